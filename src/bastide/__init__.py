@@ -1,0 +1,3 @@
+"""bastide: one engine for containers and virtual machines."""
+
+__version__ = "0.1.0"
