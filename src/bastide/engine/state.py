@@ -7,8 +7,9 @@ exclusive lock on `lock` beside it makes a second one fail with a clear line.
 from __future__ import annotations
 
 import fcntl
+import functools
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -62,14 +63,22 @@ class Table(Generic[T]):
         """Write a row; it survives SIGKILL when this returns. Gives the value back."""
         with self._store.transaction() as db:
             db.execute(f"INSERT OR REPLACE INTO {self._name} VALUES (?, ?)", (key, self._encode(value)))
-        self._rows[key] = value
+            self._store.on_rollback(self._restorer(key))
+            self._rows[key] = value
         return value
 
     def delete(self, key: str) -> None:
         """Remove a row; absent is no error."""
         with self._store.transaction() as db:
             db.execute(f"DELETE FROM {self._name} WHERE key = ?", (key,))
-        self._rows.pop(key, None)
+            self._store.on_rollback(self._restorer(key))
+            self._rows.pop(key, None)
+
+    def _restorer(self, key: str) -> Callable[[], None]:
+        """What puts the row back in memory as it is now."""
+        if key in self._rows:
+            return functools.partial(self._rows.__setitem__, key, self._rows[key])
+        return functools.partial(self._rows.__delitem__, key)
 
 
 class Store:
@@ -89,9 +98,7 @@ class Store:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._lock.close()
-            raise Conflict(
-                f"another daemon uses {directory}: stop it, or give this one its own data root"
-            ) from error
+            raise Conflict(f"another daemon uses {directory}: stop it, or give this one its own data root") from error
         try:
             self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode = WAL")
@@ -110,6 +117,7 @@ class Store:
                 "to begin with an empty state"
             ) from error
         self._depth = 0
+        self._undo: list[Callable[[], None]] = []
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -123,10 +131,17 @@ class Store:
             self._depth -= 1
             if self._depth == 0:
                 self._db.execute("ROLLBACK")
+                while self._undo:
+                    self._undo.pop()()
             raise
         self._depth -= 1
         if self._depth == 0:
             self._db.execute("COMMIT")
+            self._undo.clear()
+
+    def on_rollback(self, action: Callable[[], None]) -> None:
+        """Run `action` if the present transaction is rolled back; the last one first."""
+        self._undo.append(action)
 
     def table(self, name: str, kind: type[T]) -> Table[T]:
         """The table `name` of values of type `kind`; made when it does not exist."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -86,3 +86,33 @@ async def run(
             raise Unavailable(f"{Path(argv[0]).name} did not finish within {timeout:.0f} s") from error
         raise
     return Finished(process.returncode or 0, stdout, stderr)
+
+
+async def stream(
+    argv: Sequence[str | Path], *, pass_fds: Sequence[int] = (), chunk: int = 256 << 10
+) -> AsyncIterator[bytes]:
+    """The stdout of a program in pieces of at most `chunk` bytes, while it runs; it is killed when nobody reads on.
+
+    Raises HostError when it cannot be started or fails.
+    """
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *map(str, argv),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            pass_fds=tuple(pass_fds),
+            limit=chunk,
+        )
+    except OSError as error:
+        raise HostError("exec", error.errno or errno.EIO, str(argv[0])) from error
+    assert process.stdout is not None
+    try:
+        while piece := await process.stdout.read(chunk):
+            yield piece
+        if code := await process.wait():
+            raise HostError(Path(argv[0]).name, errno.EIO, f"exit status {code}")
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()

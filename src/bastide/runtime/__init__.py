@@ -197,6 +197,14 @@ class Pausing(Protocol):
 
 
 @runtime_checkable
+class Reopening(Protocol):
+    """Runtimes whose log can be moved aside for rotation."""
+
+    async def reopen_log(self, container: str) -> None:
+        """Write to a new file at the log's path from now on."""
+
+
+@runtime_checkable
 class Updating(Protocol):
     """Feature.UPDATE."""
 

@@ -1,0 +1,234 @@
+"""Making a container: everything is checked and laid out before its record exists."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+import msgspec
+
+from bastide.engine import bundle as bundles
+from bastide.engine.backends import Backends
+from bastide.engine.clock import now
+from bastide.engine.identity import check_name, new_id, new_name
+from bastide.engine.images import Images
+from bastide.engine.ledger import Ledger
+from bastide.engine.lifecycle import remove_files
+from bastide.engine.merge import command_line, merge
+from bastide.engine.mounts import Resolver
+from bastide.engine.networks import Networks
+from bastide.engine.populate import Populator
+from bastide.engine.volumes import Volumes
+from bastide.model.config import Settings
+from bastide.model.container import Config, Container, HostConfig, LogConfig, RestartPolicy
+from bastide.model.errors import Conflict, InvalidArgument, NotFound, Unsupported
+from bastide.model.image import Image
+from bastide.model.network import EndpointSettings
+from bastide.runtime import Feature, Runtime
+
+DEFAULT_SHM_SIZE = 64 << 20
+LEAST_MEMORY = 6 << 20
+"""Docker's minimum for `--memory`, in bytes."""
+_LOG_DRIVERS = ("", "json-file", "local", "none", "journald")
+
+
+def check_host_config(host: HostConfig) -> HostConfig:
+    """Limits and policies that can be judged without the host. Raises InvalidArgument in Docker's words."""
+    if host.memory and 0 < host.memory < LEAST_MEMORY:
+        raise InvalidArgument("Minimum memory limit allowed is 6MB")
+    if host.memory_swap > 0 and not host.memory:
+        raise InvalidArgument("You should always set the Memory limit when using Memoryswap limit, see usage")
+    if host.memory > 0 and 0 < host.memory_swap < host.memory:
+        raise InvalidArgument("Minimum memoryswap limit should be larger than memory limit, see usage")
+    if host.nano_cpus and (host.cpu_quota or host.cpu_period):
+        raise InvalidArgument("Conflicting options: Nano CPUs and CPU Period/Quota cannot both be set.")
+    if host.nano_cpus < 0:
+        raise InvalidArgument("Range of CPUs is from 0.01 up; a negative number was given")
+    policy = host.restart_policy
+    if policy.name not in ("", "no", "always", "unless-stopped", "on-failure"):
+        raise InvalidArgument(f"invalid restart policy: unknown policy '{policy.name}'")
+    if policy.maximum_retry_count and policy.name != "on-failure":
+        raise InvalidArgument("invalid restart policy: maximum retry count can only be used with 'on-failure'")
+    if host.auto_remove and policy.name not in ("", "no"):
+        raise Conflict("can't create 'AutoRemove' container with restart policy")
+    if host.log_config.type not in _LOG_DRIVERS:
+        raise InvalidArgument(f"logger: no log driver named '{host.log_config.type}' is registered")
+    return msgspec.structs.replace(
+        host,
+        shm_size=host.shm_size or DEFAULT_SHM_SIZE,
+        network_mode=host.network_mode or "default",
+        restart_policy=policy if policy.name else RestartPolicy(name="no"),
+        log_config=LogConfig(type=host.log_config.type or "json-file", config=host.log_config.config or {}),
+        ipc_mode=host.ipc_mode or "private",
+        cgroupns_mode=host.cgroupns_mode or ("host" if host.privileged else "private"),
+    )
+
+
+def check_features(host: HostConfig, config: Config, runtime: Runtime, mounts: bool) -> None:
+    """Refuse by name what this wall cannot do. Raises Unsupported."""
+    wanted = {
+        Feature.PRIVILEGED: host.privileged and "--privileged",
+        Feature.HOST_NETWORK: host.network_mode == "host" and "--network host",
+        Feature.DEVICES: bool(host.devices or host.device_cgroup_rules) and "--device",
+        Feature.SYSCTLS: bool(host.sysctls) and "--sysctl",
+        Feature.INIT: bool(host.init) and "--init",
+        Feature.BIND_MOUNTS: mounts and "a bind mount or volume",
+        Feature.SHARED_NAMESPACES: any(
+            mode == "host" or mode.startswith("container:")
+            for mode in (host.ipc_mode, host.pid_mode, host.uts_mode, host.userns_mode)
+        )
+        and "a shared namespace",
+        Feature.NETWORK_NAMESPACE: host.network_mode.startswith("container:") and "--network container:",
+    }
+    for feature, asked in wanted.items():
+        if asked and feature not in runtime.features:
+            raise Unsupported(f"isolation {runtime.isolation} does not offer {asked}")
+
+
+class Creator:
+    """Makes containers from images."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        backends: Backends,
+        images: Images,
+        networks: Networks,
+        volumes: Volumes,
+    ) -> None:
+        self._settings, self._ledger, self._backends = settings, ledger, backends
+        self._images, self._networks, self._volumes = images, networks, volumes
+        self._resolver = Resolver(volumes, ledger.find)
+        self._populator = Populator(settings, backends)
+
+    async def create(
+        self,
+        name: str,
+        config: Config,
+        host_config: HostConfig,
+        endpoints: dict[str, EndpointSettings],
+        platform: str = "",
+    ) -> tuple[Container, list[str]]:
+        """A new container and what the user should be warned of.
+
+        Raises NotFound (image), InvalidArgument, Conflict (name), Unsupported, ResourceExhausted, HostError;
+        on error nothing is left.
+        """
+        host = check_host_config(host_config)
+        chosen = check_name(name) if name else new_name(self._ledger.names())
+        if not config.image:
+            raise InvalidArgument("config cannot be empty in order to create a container: an image is needed")
+        image = self._images.get(config.image)
+        if platform and not _same_platform(platform, str(image.platform)):
+            raise NotFound(
+                f"image with reference {config.image} was found but its platform ({image.platform}) does not "
+                f"match the specified platform ({platform})"
+            )
+        merged = merge(config, image.config)
+        self._check_process(merged, host)
+        runtime = await self._backends.choose(host.isolation, host.runtime)
+        self._ledger.reserve(chosen)
+        try:
+            return await self._make(chosen, merged, host, image, endpoints, runtime)
+        finally:
+            self._ledger.release(chosen)
+
+    def _check_process(self, config: Config, host: HostConfig) -> None:
+        """What can be judged of the process before it runs. Raises InvalidArgument."""
+        bundles.capabilities(host)
+        if config.stop_signal:
+            bundles.signal_number(config.stop_signal)
+        if config.working_dir and not config.working_dir.startswith("/"):
+            raise InvalidArgument(
+                f"the working directory '{config.working_dir}' is invalid, it needs to be an absolute path"
+            )
+        for word, what in ((config.hostname, "hostname"), (config.domainname, "domain name")):
+            if len(word) > 64 or any(not (c.isalnum() or c in "-._") for c in word):
+                raise InvalidArgument(f"invalid {what}: {word!r}")
+
+    async def _make(
+        self,
+        name: str,
+        config: Config,
+        host: HostConfig,
+        image: Image,
+        endpoints: dict[str, EndpointSettings],
+        runtime: Runtime,
+    ) -> tuple[Container, list[str]]:
+        container_id = new_id()
+        snapshotter = self._backends.snapshotter(runtime.snapshotter)
+        async with AsyncExitStack() as undo:
+            volumes: list[str] = []
+            undo.push_async_callback(self._drop_volumes, volumes)
+            points = await self._resolver.resolve(config, host, volumes)
+            check_features(host, config, runtime, bool(points))
+            wanted = self._networks.check(host, endpoints)
+            command, *arguments = command_line(config)
+            container = Container(
+                id=container_id,
+                name=name,
+                created=now(),
+                config=msgspec.structs.replace(
+                    config, hostname=config.hostname or ("" if host.uts_mode == "host" else container_id[:12])
+                ),
+                host_config=host,
+                image_id=image.id,
+                image_ref=config.image,
+                layers=image.diff_ids,
+                isolation=runtime.isolation,
+                runtime=runtime.name,
+                snapshotter=runtime.snapshotter,
+                platform=image.platform.os,
+                path=command,
+                args=arguments,
+                mounts=points,
+                networks=wanted,
+                log_path=str(bundles.Paths(self._settings, container_id).log),
+            )
+            undo.push_async_callback(remove_files, self._settings, container_id)
+            undo.push_async_callback(snapshotter.remove, container_id)
+            root = await snapshotter.prepare(container_id, image.diff_ids, size=_root_size(host))
+            await self._populator.fill(container, root)
+            self._ledger.save(container)
+            undo.pop_all()
+        self._ledger.event(container, "create")
+        return container, _warnings(host)
+
+    async def _drop_volumes(self, names: list[str]) -> None:
+        for name in names:
+            await self._volumes.remove(name, force=True)
+
+
+def _root_size(host: HostConfig) -> int:
+    """`--storage-opt size=` in bytes, 0 when not given. Raises InvalidArgument."""
+    options = dict(host.storage_opt or {})
+    size = options.pop("size", "")
+    if options:
+        raise InvalidArgument(f"unknown storage option {next(iter(options))!r}: only size is known")
+    units = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+    number = size.lower().rstrip("b").rstrip("kmgt")
+    unit = size.lower().removesuffix("b")[len(number) :]
+    if size and (not number.isdigit() or unit not in units):
+        raise InvalidArgument(f"invalid size: {size!r}")
+    return int(number) * units[unit] if size else 0
+
+
+def _same_platform(asked: str, given: str) -> bool:
+    """Whether `os/arch[/variant]`, or only `arch`, names the image's platform."""
+    names = {"x86_64": "amd64", "aarch64": "arm64"}
+    parts = [names.get(part, part) for part in asked.split("/")]
+    own = given.split("/")
+    return parts == own[: len(parts)] or (len(parts) == 1 and parts[0] in own)
+
+
+def _warnings(host: HostConfig) -> list[str]:
+    """What Docker warns of, and what was asked for that weakens the wall."""
+    warnings = []
+    if host.network_mode == "host" and host.port_bindings:
+        warnings.append("Published ports are discarded when using host network mode")
+    if host.oom_kill_disable and not host.memory:
+        warnings.append(
+            "OOM killer is disabled for the container, but no memory limit is set, this can result in the system "
+            "running out of resources."
+        )
+    return warnings

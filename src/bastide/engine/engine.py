@@ -1,0 +1,84 @@
+"""The engine, wired: one object over one data root, made by the daemon."""
+
+from __future__ import annotations
+
+import logging
+
+from bastide.engine.backends import Backends
+from bastide.engine.containers import Containers
+from bastide.engine.create import Creator
+from bastide.engine.events import Events
+from bastide.engine.execs import Execs
+from bastide.engine.images import Images
+from bastide.engine.ledger import Ledger
+from bastide.engine.lifecycle import Lifecycle
+from bastide.engine.networks import Networks
+from bastide.engine.recovery import Recovery
+from bastide.engine.rotation import Rotation
+from bastide.engine.state import Store
+from bastide.engine.system import System
+from bastide.engine.tasks import Tasks
+from bastide.engine.volumes import Volumes
+from bastide.model.config import Settings
+
+log = logging.getLogger("bastide.engine")
+
+
+class Engine:
+    """One engine over one data root. `open` before use, `close` after; containers go on without it.
+
+    Raises, from the constructor, Conflict (another daemon has the data root) and Unavailable (a
+    corrupt state file).
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.store = Store(settings.data_root)
+        self.events = Events()
+        self.tasks = Tasks()
+        self.backends = Backends(settings)
+        self.ledger = Ledger(self.store, self.events)
+        self.images = Images(
+            settings,
+            self.store,
+            self.events,
+            {"overlay": self.backends.snapshotter("overlay")},
+            self._images_in_use,
+        )
+        self.networks = Networks(settings, self.store, self.events)
+        self.volumes = Volumes(settings, self.store, self.events, self._volumes_in_use)
+        self.lifecycle = Lifecycle(settings, self.ledger, self.backends, self.networks, self.volumes, self.tasks)
+        creator = Creator(settings, self.ledger, self.backends, self.images, self.networks, self.volumes)
+        self.containers = Containers(settings, self.ledger, self.backends, self.networks, creator, self.lifecycle)
+        self.execs = Execs(self.ledger, self.backends, self.tasks)
+        self.system = System(settings, self)
+        self.recovery = Recovery(settings, self.ledger, self.backends, self.networks, self.lifecycle)
+        self.rotation = Rotation(settings, self.ledger, self.backends, self.tasks)
+
+    def _images_in_use(self) -> dict[str, list[str]]:
+        used: dict[str, list[str]] = {}
+        for container in self.ledger.all():
+            used.setdefault(container.image_id, []).append(container.id)
+        return used
+
+    def _volumes_in_use(self) -> dict[str, list[str]]:
+        used: dict[str, list[str]] = {}
+        for container in self.ledger.all():
+            for point in container.mounts:
+                if point.type == "volume":
+                    used.setdefault(point.name, []).append(container.id)
+        return used
+
+    async def open(self) -> None:
+        """Take up what runs, mend what a crash left, start what should run."""
+        await self.recovery.run()
+        self.rotation.begin()
+
+    async def close(self) -> None:
+        """Stop following; containers and VMs go on."""
+        await self.tasks.close()
+        await self.networks.close()
+        self.store.close()
+
+
+__all__ = ["Engine"]

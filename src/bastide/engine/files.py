@@ -1,0 +1,198 @@
+"""Files in and out of a container (`cp`, `export`, `diff`): by descriptors below its root, never by host names."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from bastide.engine.backends import Backends
+from bastide.host.paths import open_in_root
+from bastide.host.syscalls import blocking, stream
+from bastide.images.archive import unpack_into
+from bastide.model.container import Container
+from bastide.model.errors import HostError, InvalidArgument, NotFound, Unsupported
+from bastide.model.process import DirectoryRoot
+from bastide.runtime import Feature, Files
+from bastide.storage import Trees
+
+_CHUNK = 256 << 10
+
+# Go's os.FileMode bits, which Docker puts on the wire: https://pkg.go.dev/io/fs#FileMode.
+_GO_TYPES = {
+    stat.S_IFDIR: 1 << 31,
+    stat.S_IFLNK: 1 << 27,
+    stat.S_IFBLK: 1 << 26,
+    stat.S_IFCHR: 1 << 26 | 1 << 21,
+    stat.S_IFIFO: 1 << 25,
+    stat.S_IFSOCK: 1 << 24,
+}
+_GO_BITS = {stat.S_ISUID: 1 << 23, stat.S_ISGID: 1 << 22, stat.S_ISVTX: 1 << 20}
+
+
+def go_mode(mode: int) -> int:
+    """A Unix mode as Go's FileMode."""
+    bits = stat.S_IMODE(mode) & 0o777 | _GO_TYPES.get(stat.S_IFMT(mode), 0)
+    return bits | sum(go for unix, go in _GO_BITS.items() if mode & unix)
+
+
+def _missing(container: Container, path: str) -> NotFound:
+    return NotFound(f"Could not find the file {path} in container {container.name}")
+
+
+class FileAccess:
+    """The same four calls for every wall: through the host's view of the root, or through the guest."""
+
+    def __init__(self, backends: Backends) -> None:
+        self._backends = backends
+
+    def _guest(self, container: Container) -> Files | None:
+        """The runtime, when only it reaches the files."""
+        runtime = self._backends.runtime(container.runtime)
+        if Feature.FILES not in runtime.features or not isinstance(runtime, Files):
+            return None
+        if not container.state.running:
+            raise Unsupported(
+                f"files of a stopped container with isolation {container.isolation} cannot be reached: start it first"
+            )
+        return runtime
+
+    @asynccontextmanager
+    async def _root(self, container: Container, path: str, *, image_only: bool) -> AsyncIterator[tuple[Path, str]]:
+        """The tree that holds `path`, and the path in it.
+
+        A running container shows its own view, mounts included; a stopped one its root or, below a
+        volume or bind mount, that mount's source.
+        """
+        clean = "/" + str(PurePosixPath("/" + path)).lstrip("/")
+        if container.state.running and not image_only:
+            yield Path(f"/proc/{container.state.pid}/root"), clean
+            return
+        if not image_only:
+            for point in sorted(container.mounts, key=lambda p: -len(p.destination)):
+                inside = clean == point.destination or clean.startswith(point.destination + "/")
+                if inside and point.type in ("bind", "volume"):
+                    yield Path(point.source), clean[len(point.destination) :] or "/"
+                    return
+        snapshotter = self._backends.snapshotter(container.snapshotter)
+        root = await snapshotter.mount(container.id)
+        if not isinstance(root, DirectoryRoot):
+            raise Unsupported(f"isolation {container.isolation} keeps its files on a disk of its own: start it first")
+        try:
+            yield root.path, clean
+        finally:
+            if not container.state.running:
+                await snapshotter.unmount(container.id)
+
+    async def stat(self, container: Container, path: str) -> dict[str, Any]:
+        """`name`, `size`, `mode` (Go's), `mtime`, `linkTarget`. Raises NotFound."""
+        if guest := self._guest(container):
+            return await guest.stat_path(container.id, path)
+        async with self._root(container, path, image_only=False) as (root, inner):
+            try:
+                return await blocking(_describe, root, inner, path)
+            except HostError as error:
+                raise _missing(container, path) from error
+
+    async def archive(self, container: Container, path: str, *, whole: bool = False) -> AsyncIterator[bytes]:
+        """A tar stream of `path`, named by its last component; `whole`: the root's entries. Raises NotFound."""
+        if guest := self._guest(container):
+            async for piece in guest.get_archive(container.id, path):
+                yield piece
+            return
+        async with self._root(container, path, image_only=whole) as (root, inner):
+            parent, name = ("/", "") if inner == "/" else os.path.split(inner.rstrip("/"))
+            try:
+                handle = await blocking(open_in_root, root, parent, os.O_RDONLY | os.O_DIRECTORY)
+            except HostError as error:
+                raise _missing(container, path) from error
+            try:
+                if name and not await blocking(_exists, handle, name):
+                    raise _missing(container, path)
+                entries = [name] if name else (sorted(os.listdir(handle)) if whole else ["."])
+                async for piece in _tar(handle, entries):
+                    yield piece
+            finally:
+                os.close(handle)
+
+    async def unpack(
+        self, container: Container, path: str, data: AsyncIterator[bytes], *, no_overwrite_dir: bool
+    ) -> None:
+        """Unpack a tar stream into the directory `path`. Raises NotFound, InvalidArgument."""
+        if guest := self._guest(container):
+            await guest.put_archive(container.id, path, data)
+            return
+        async with self._root(container, path, image_only=False) as (root, inner):
+            try:
+                handle = await blocking(open_in_root, root, inner, os.O_RDONLY)
+            except HostError as error:
+                raise _missing(container, path) from error
+            try:
+                if not stat.S_ISDIR(os.fstat(handle).st_mode):
+                    raise InvalidArgument(f"extraction point is not a directory: {path}")
+                await unpack_into(root, inner, data, no_overwrite_dir=no_overwrite_dir)
+            finally:
+                os.close(handle)
+
+    async def changes(self, container: Container) -> list[tuple[int, str]]:
+        """What differs from the image."""
+        snapshotter = self._backends.snapshotter(container.snapshotter)
+        if isinstance(snapshotter, Trees):
+            return await snapshotter.changes(container.id)
+        guest = self._guest(container)
+        if guest is None:
+            raise Unsupported(f"isolation {container.isolation} cannot tell what changed")
+        return await guest.changes(container.id)
+
+
+def _exists(directory: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _describe(root: Path, inner: str, shown: str) -> dict[str, Any]:
+    parent, name = os.path.split(inner.rstrip("/")) if inner != "/" else ("/", ".")
+    handle = open_in_root(root, parent or "/", os.O_PATH | os.O_DIRECTORY)
+    try:
+        found = os.stat(name, dir_fd=handle, follow_symlinks=False)
+        link = os.readlink(name, dir_fd=handle) if stat.S_ISLNK(found.st_mode) else ""
+    finally:
+        os.close(handle)
+    if shown.endswith("/") and not stat.S_ISDIR(found.st_mode):
+        raise NotADirectoryError(20, os.strerror(20), shown)
+    stamp = datetime.fromtimestamp(found.st_mtime, tz=UTC)
+    return {
+        "name": "/" if name == "." else name,
+        "size": found.st_size,
+        "mode": go_mode(found.st_mode),
+        "mtime": stamp.isoformat().replace("+00:00", "Z"),
+        "linkTarget": link,
+    }
+
+
+def _tar(directory: int, names: list[str]) -> AsyncIterator[bytes]:
+    """GNU tar's stream of `names` below an open directory; it walks by descriptors and follows no link."""
+    return stream(
+        [
+            "tar",
+            "--create",
+            "--file=-",
+            "--format=pax",
+            "--pax-option=delete=atime,delete=ctime",
+            "--numeric-owner",
+            "--xattrs",
+            "--warning=none",
+            f"--directory=/proc/self/fd/{directory}",
+            "--",
+            *names,
+        ],
+        pass_fds=[directory],
+        chunk=_CHUNK,
+    )
