@@ -12,6 +12,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON_FOLDERS = [name for name in ("src", "tests", "bench") if (ROOT / name).is_dir()]
 
+
+def is_shell(path: Path) -> bool:
+    return path.is_file() and (path.suffix == ".bash" or b"bash" in path.read_bytes().partition(b"\n")[0])
+
+
 CHECKS = {
     "ruff check": ["-m", "ruff", "check", "--no-cache", *PYTHON_FOLDERS],
     "ruff format": ["-m", "ruff", "format", "--no-cache", "--check", *PYTHON_FOLDERS],
@@ -23,6 +28,9 @@ CHECKS = {
         "--no-logo",
     ],
 }
+
+
+SHELL_SCRIPTS = [".ci/run", *sorted(f"scripts/{path.name}" for path in (ROOT / "scripts").iterdir() if is_shell(path))]
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -37,6 +45,12 @@ def test_tool_finds_nothing(check: str, tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, f"{check}:\n{done.stdout}{done.stderr}"
+
+
+@pytest.mark.parametrize("script", SHELL_SCRIPTS)
+def test_shell_script_is_sound(script: str) -> None:
+    done = subprocess.run(["shellcheck", "-x", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def mypy_cache(scratch: Path) -> str:
