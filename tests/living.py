@@ -21,9 +21,9 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 CLI = [sys.executable, "-I", "-S", str(ROOT / "src" / "bastide" / "cli" / "__main__.py")]
 APPLETS = (
-    "sh cat echo ls true false sleep id env hostname ip ping wget nc mount umount ps kill touch rm mkdir rmdir cp mv ln "
-    "dd head tail wc grep sed awk od sha256sum md5sum tr sort uname date stat chmod chown df free top tty stty test "
-    "printf yes seq expr basename dirname readlink find xargs tar gzip nslookup httpd sync trap watch which vi getfattr"
+    "sh cat echo ls true false sleep id env hostname ip ping wget nc mount umount ps kill touch rm mkdir rmdir cp mv "
+    "ln dd head tail wc grep sed awk od sha256sum md5sum tr sort uname date stat chmod chown df free top tty stty test "
+    "printf yes seq expr basename dirname readlink find xargs tar gzip nslookup httpd sync watch which vi"
 ).split()
 
 
