@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import errno
+import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from bastide.model.errors import HostError, ResourceExhausted, Unavailable
 
@@ -15,6 +17,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_libc = ctypes.CDLL(None, use_errno=True)
 _pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="host")
 
 
@@ -33,6 +36,26 @@ def wrap(error: OSError, call: str) -> HostError | ResourceExhausted:
     code = error.errno or errno.EIO
     wrapped = HostError(call, code, path)
     return ResourceExhausted(wrapped.message) if code in _FULL else wrapped
+
+
+def libc_call(name: str, *args: Any) -> int:
+    """A function of the C library that answers -1 and errno. Raises OSError."""
+    result: int = getattr(_libc, name)(*args)
+    if result < 0:
+        code = ctypes.get_errno()
+        path = next((os.fsdecode(word) for word in args[1::-1] if isinstance(word, bytes) and word), None)
+        raise OSError(code, os.strerror(code), path)
+    return result
+
+
+def syscall(number: int, name: str, *args: Any) -> int:
+    """A system call that the C library has no function for. Integers go as longs. Raises OSError."""
+    words = [ctypes.c_long(word) if isinstance(word, int) else word for word in args]
+    result: int = _libc.syscall(ctypes.c_long(number), *words)
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{name}: {os.strerror(code)}")
+    return result
 
 
 class Finished:

@@ -1,0 +1,43 @@
+"""Namespaces of this process's threads."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from bastide.host import mounts
+from bastide.host.syscalls import libc_call
+
+_CLONE_FS, _CLONE_NEWNS = 0x200, 0x20000
+_HYBRID = Path("/sys/fs/cgroup/unified")
+
+
+def hybrid_is_refused() -> bool:
+    """Whether OCI runtimes refuse this host's cgroups: v1 beside a v2 hierarchy that has controllers of its own.
+
+    crun: "cgroups in hybrid mode not supported, drop all controllers from cgroupv2".
+    """
+    try:
+        return bool((_HYBRID / "cgroup.controllers").read_text().strip())
+    except OSError:
+        return False
+
+
+def hide_hybrid() -> None:
+    """Move the calling thread into a mount namespace of its own where the v2 hierarchy is not mounted.
+
+    Mounts that the host makes on shared mounts appear there (it is a slave). Programs started by this
+    thread inherit it; it ends with the last of them. Only for a thread that does nothing else.
+    """
+    libc_call("unshare", _CLONE_FS | _CLONE_NEWNS)
+    mounts.propagation("/", mounts.MS_REC | mounts.MS_SLAVE)
+    mounts.unmount(_HYBRID)
+
+
+def same_place(path: Path, seen: os.stat_result) -> bool:
+    """Whether a path in this thread's namespace leads to what was `seen` from another one."""
+    try:
+        found = path.stat()
+    except OSError:
+        return False
+    return (found.st_dev, found.st_ino) == (seen.st_dev, seen.st_ino)
