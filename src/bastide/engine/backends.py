@@ -6,6 +6,7 @@ from bastide import runtime, storage
 from bastide.model.config import Settings
 from bastide.model.container import Isolation
 from bastide.model.errors import InvalidArgument, Unsupported
+from bastide.runtime import Probe, Runtime
 
 
 class Backends:
@@ -13,10 +14,10 @@ class Backends:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._runtimes: dict[str, runtime.Runtime] = {}
+        self._runtimes: dict[str, Runtime] = {}
         self._snapshotters: dict[str, storage.Snapshotter] = {}
 
-    def runtime(self, name: str) -> runtime.Runtime:
+    def runtime(self, name: str) -> Runtime:
         """The runtime of that name. Raises InvalidArgument for an unknown one."""
         if name not in self._runtimes:
             self._runtimes[name] = runtime.load(name)(self._settings)
@@ -29,11 +30,11 @@ class Backends:
             self._snapshotters[name] = storage.load(name)(self._settings, base)
         return self._snapshotters[name]
 
-    async def probe(self) -> dict[str, runtime.Probe]:
+    async def probe(self) -> dict[str, Probe]:
         """Every runtime with what it says about this host."""
         return {name: await self.runtime(name).probe() for name in runtime.runtimes()}
 
-    async def choose(self, isolation: str, name: str) -> runtime.Runtime:
+    async def choose(self, isolation: str, name: str) -> Runtime:
         """The runtime for what was asked; empty words mean the defaults.
 
         Raises InvalidArgument (unknown or contradictory words), Unsupported (it does not work here:

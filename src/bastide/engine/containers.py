@@ -52,7 +52,7 @@ class Containers:
         """The container's record."""
         return self._ledger.find(reference)
 
-    def list(self) -> list[Container]:
+    def list(self) -> Sequence[Container]:
         """Every container, the newest first."""
         return sorted(self._ledger.all(), key=lambda container: container.created, reverse=True)
 
@@ -63,7 +63,7 @@ class Containers:
         host_config: HostConfig,
         endpoints: dict[str, EndpointSettings] | None = None,
         platform: str = "",
-    ) -> tuple[Container, list[str]]:
+    ) -> tuple[Container, Sequence[str]]:
         """A new container and warnings; see `Creator.create` for the errors."""
         return await self._creator.create(name, config, host_config, endpoints or {}, platform)
 
@@ -135,7 +135,7 @@ class Containers:
 
     # -- look into -----------------------------------------------------------------------------
 
-    async def top(self, reference: str, arguments: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    async def top(self, reference: str, arguments: Sequence[str]) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
         """Titles and rows of `ps ARGUMENTS` for its processes."""
         container = self._running(reference)
         runtime = self._backends.runtime(container.runtime)
@@ -153,7 +153,7 @@ class Containers:
             raise Unsupported(f"isolation {container.isolation} cannot measure a container")
         return await runtime.stats(container.id)
 
-    async def changes(self, reference: str) -> list[tuple[int, str]]:
+    async def changes(self, reference: str) -> Sequence[tuple[int, str]]:
         """What differs from the image: `(0 changed | 1 added | 2 deleted, path)`."""
         return await self.files.changes(self.get(reference))
 
@@ -198,7 +198,7 @@ class Containers:
                 self._ledger.release(new)
         self._ledger.event(renamed, "rename", oldName=f"/{container.name}")
 
-    async def update(self, reference: str, changes: dict[str, Any]) -> list[str]:
+    async def update(self, reference: str, changes: dict[str, Any]) -> Sequence[str]:
         """Change limits and the restart policy, live when it runs; `changes` are HostConfig fields."""
         container = self.get(reference)
         async with self._ledger.lock(container):
@@ -244,7 +244,7 @@ class Containers:
         except NotModified:
             return
 
-    async def prune(self, chosen: Sequence[Container]) -> tuple[list[str], int]:
+    async def prune(self, chosen: Sequence[Container]) -> tuple[Sequence[str], int]:
         """Remove those of `chosen` that do not run; gives their ids and the bytes that came free."""
         removed, freed = [], 0
         for container in chosen:

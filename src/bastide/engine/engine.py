@@ -15,6 +15,7 @@ from bastide.engine.lifecycle import Lifecycle
 from bastide.engine.networks import Networks
 from bastide.engine.recovery import Recovery
 from bastide.engine.rotation import Rotation
+from bastide.engine.snapshots import Snapshots
 from bastide.engine.state import Store
 from bastide.engine.system import System
 from bastide.engine.tasks import Tasks
@@ -52,7 +53,8 @@ class Engine:
         self.containers = Containers(settings, self.ledger, self.backends, self.networks, creator, self.lifecycle)
         self.execs = Execs(self.ledger, self.backends, self.tasks)
         self.system = System(settings, self)
-        self.recovery = Recovery(settings, self.ledger, self.backends, self.networks, self.lifecycle)
+        self.snapshots = Snapshots(settings, self.store, self.ledger, self.backends, self.lifecycle)
+        self.recovery = Recovery(settings, self.ledger, self.backends, self.networks, self.lifecycle, self.snapshots)
         self.rotation = Rotation(settings, self.ledger, self.backends, self.tasks)
 
     def _images_in_use(self) -> dict[str, list[str]]:

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bastide.engine.backends import Backends
-from bastide.host.paths import open_in_root
+from bastide.host.paths import open_in, root_of
 from bastide.host.syscalls import blocking, stream
 from bastide.images.archive import unpack_into
 from bastide.model.container import Container
@@ -147,6 +147,12 @@ class FileAccess:
         if guest is None:
             raise Unsupported(f"isolation {container.isolation} cannot tell what changed")
         return await guest.changes(container.id)
+
+
+def open_in_root(root: Path, path: str, flags: int) -> int:
+    """Open `path` in the tree `root` as a process in it would see it. Raises OSError."""
+    with root_of(root) as top:
+        return open_in(top, path, flags)
 
 
 def _exists(directory: int, name: str) -> bool:

@@ -8,6 +8,7 @@ import shutil
 import time
 from contextlib import AsyncExitStack
 from datetime import datetime
+from pathlib import Path
 
 from bastide.engine import bundle as bundles
 from bastide.engine import mounts
@@ -24,7 +25,7 @@ from bastide.model.config import Settings
 from bastide.model.container import Container, Status
 from bastide.model.errors import BastideError, Conflict, NotFound, NotModified, PermissionDenied, Unsupported
 from bastide.model.process import Bundle, Root
-from bastide.runtime import Exit, Feature, Pausing, Phase, Runtime
+from bastide.runtime import Exit, Feature, Pausing, Phase, Runtime, Snapshotting
 
 log = logging.getLogger("bastide.engine")
 
@@ -68,23 +69,29 @@ class Lifecycle:
             self._ledger.change(present, manually_stopped=False, restart_count=0)
             await self._start(present)
 
-    async def _start(self, container: Container) -> None:
+    async def start_saved(self, container: Container, directory: Path) -> None:
+        """Start it from a saved state of its memory; the caller holds its lock. Raises what the runtime says."""
+        await self._start(container, directory)
+
+    async def _start(self, container: Container, saved: Path | None = None) -> None:
         runtime = self._backends.runtime(container.runtime)
         try:
             async with AsyncExitStack() as undo:
-                pid = await self._bring_up(container, runtime, undo)
+                pid = await self._bring_up(container, runtime, undo, saved)
                 undo.pop_all()
         except BastideError as error:
             self._failed(container, error)
             raise
         self._running(container, pid)
 
-    async def _bring_up(self, container: Container, runtime: Runtime, undo: AsyncExitStack) -> int:
+    async def _bring_up(self, container: Container, runtime: Runtime, undo: AsyncExitStack, saved: Path | None) -> int:
         """Everything between a record and a running process; `undo` takes it back."""
         snapshotter = self._backends.snapshotter(container.snapshotter)
         root = await snapshotter.mount(container.id)
         undo.push_async_callback(snapshotter.unmount, container.id)
         bundle = await self._bundle(container, runtime, root, undo)
+        if saved is not None:
+            return await _restore(runtime, bundle, saved)
         await runtime.create(bundle)
         undo.push_async_callback(runtime.delete, container.id)
         await self.attachments.connect(container.id, runtime)
@@ -407,7 +414,7 @@ class Lifecycle:
         async with self._ledger.lock(present):
             if present.state.running:
                 code = found.exit_code if found.exit_code is not None else UNKNOWN_EXIT
-                await self._ended(present, Exit(code, oom_killed=found.oom_killed))
+                await self._ended(present, Exit(code=code, oom_killed=found.oom_killed))
                 return
             if found.phase is not Phase.ABSENT:
                 await self.take_down(present)
@@ -422,6 +429,13 @@ class Lifecycle:
         if waiting or (policy == "always" and container.manually_stopped):
             self._ledger.change_state(container, status=Status.RESTARTING)
             self._tasks.spawn(self._restart_later(container, _FIRST_DELAY), f"restart {container.id}")
+
+
+async def _restore(runtime: Runtime, bundle: Bundle, saved: Path) -> int:
+    if not isinstance(runtime, Snapshotting):
+        raise Unsupported(f"isolation {runtime.isolation} cannot go on from a saved memory")
+    await runtime.restore(bundle, saved)
+    return (await runtime.state(bundle.id)).pid
 
 
 def _seconds_since(moment: str) -> float:

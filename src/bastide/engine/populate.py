@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from bastide.engine.backends import Backends
-from bastide.host.paths import open_in_root
+from bastide.engine.files import open_in_root
 from bastide.host.syscalls import blocking, run
 from bastide.model.config import Settings
 from bastide.model.container import Container, MountPoint

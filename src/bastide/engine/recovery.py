@@ -10,6 +10,7 @@ from bastide.engine.backends import Backends
 from bastide.engine.ledger import Ledger
 from bastide.engine.lifecycle import Lifecycle, remove_files
 from bastide.engine.networks import Networks
+from bastide.engine.snapshots import Snapshots
 from bastide.model.config import Settings
 from bastide.model.container import Container
 from bastide.model.errors import BastideError
@@ -27,9 +28,10 @@ class Recovery:
         backends: Backends,
         networks: Networks,
         lifecycle: Lifecycle,
+        snapshots: Snapshots,
     ) -> None:
         self._settings, self._ledger, self._backends = settings, ledger, backends
-        self._networks, self._lifecycle = networks, lifecycle
+        self._networks, self._lifecycle, self._snapshots = networks, lifecycle, snapshots
 
     async def run(self) -> None:
         """Leave records and host in agreement. One broken container does not keep the others down."""
@@ -39,6 +41,7 @@ class Recovery:
             container.id for container, running in zip(containers, await self._each(containers), strict=True) if running
         }
         await self._networks.restore(alive)
+        await self._snapshots.recover()
         for container in containers:
             try:
                 await self._lifecycle.resume(container)
@@ -77,7 +80,7 @@ class Recovery:
         await remove_files(self._settings, container_id)
 
     async def _remove_strange_snapshots(self) -> None:
-        known = {container.id for container in self._ledger.all()}
+        known = {container.id for container in self._ledger.all()} | self._snapshots.keys()
         for name in storage.snapshotters():
             snapshotter = self._backends.snapshotter(name)
             async for info in snapshotter.walk():

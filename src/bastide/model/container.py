@@ -228,12 +228,8 @@ class HostConfig(Wire, frozen=True, kw_only=True):
     blkio_weight_device: list[WeightDevice] | None = None
     blkio_device_read_bps: list[ThrottleDevice] | None = None
     blkio_device_write_bps: list[ThrottleDevice] | None = None
-    blkio_device_read_iops: list[ThrottleDevice] | None = msgspec.field(
-        name="BlkioDeviceReadIOps", default=None
-    )
-    blkio_device_write_iops: list[ThrottleDevice] | None = msgspec.field(
-        name="BlkioDeviceWriteIOps", default=None
-    )
+    blkio_device_read_iops: list[ThrottleDevice] | None = msgspec.field(name="BlkioDeviceReadIOps", default=None)
+    blkio_device_write_iops: list[ThrottleDevice] | None = msgspec.field(name="BlkioDeviceWriteIOps", default=None)
     cpu_period: int = 0
     cpu_quota: int = 0
     cpu_realtime_period: int = 0

@@ -119,6 +119,11 @@ class Trees(Protocol):
     def upper(self, key: str) -> Path:
         """The directory that holds what the snapshot changed, in the overlay's form."""
 
+
+@runtime_checkable
+class Duplicating(Protocol):
+    """Snapshotters that can copy a snapshot."""
+
     async def duplicate(self, key: str, new: str) -> Root:
         """A second snapshot with the same layers and a copy of what `key` changed; mounted."""
 
