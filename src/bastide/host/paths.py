@@ -17,7 +17,7 @@ from pathlib import Path
 from bastide.host.syscalls import syscall
 
 _OPENAT2 = 437
-_NO_MAGICLINKS, _IN_ROOT = 0x02, 0x10
+_NO_MAGICLINKS, _NO_SYMLINKS, _BENEATH, _IN_ROOT = 0x02, 0x04, 0x08, 0x10
 
 
 class _How(ctypes.Structure):
@@ -84,3 +84,24 @@ def stat_in(root: int, path: str) -> os.stat_result | None:
         return os.fstat(fd)
     finally:
         os.close(fd)
+
+
+def lstat_below(root: int, path: str) -> os.stat_result | None:
+    """The entry `path` itself, reached through directories alone; None when there is none.
+
+    A link on the way does not lead on: what is behind it is not below `root` by this name.
+    """
+    how = _How(flags=os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, resolve=_BENEATH | _NO_MAGICLINKS | _NO_SYMLINKS)
+    parent, _, name = path.strip("/").rpartition("/")
+    try:
+        folder = syscall(_OPENAT2, "openat2", root, os.fsencode(parent) or b".", ctypes.byref(how), ctypes.sizeof(how))
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return None
+        raise
+    try:
+        return os.lstat(name or ".", dir_fd=folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    finally:
+        os.close(folder)
