@@ -107,6 +107,11 @@ class Events:
         """A new listener; with `since` (ns) it first gets the kept events from then on."""
         return Subscription(self._listeners, self.past(since) if since is not None else ())
 
+    @property
+    def listeners(self) -> int:
+        """How many listen now."""
+        return len(self._listeners)
+
     def close(self) -> None:
         """End every listener."""
         for listener in tuple(self._listeners):
