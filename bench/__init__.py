@@ -1,0 +1,1 @@
+"""Measures bastide against docker, podman and bare crun: one run, one machine, samples interleaved."""

@@ -1,0 +1,275 @@
+"""The engines that are measured, each started in folders of its own and driven by its own command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.measure import BenchError, run
+from bench.memory import Match
+
+SOURCE = Path(__file__).resolve().parents[1] / "src"
+SLEEPER = ("sleep", "infinity")
+
+
+class Contender:
+    """An engine with docker's verbs; another one states its differences.
+
+    `daemons` and `monitors` tell its processes: those that are always there, and those that each container adds.
+    """
+
+    name = ""
+    run_flags: tuple[str, ...] = ()
+    daemons: tuple[Match, ...] = ()
+    monitors: tuple[Match, ...] = ()
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = dict(os.environ)
+        self.sleeper = ""
+        self.crowd: list[str] = []
+
+    def start(self) -> None:
+        """Make it ready to take commands."""
+
+    def stop(self) -> None:
+        """End what `start` began."""
+
+    def command(self, *words: str) -> list[str]:
+        """A command line for the engine's own program."""
+        raise BenchError(f"{self.name} has no command line")
+
+    def do(self, *words: str) -> str:
+        """Run a command to its end, untimed; its stdout."""
+        return run(self.command(*words), self.environment).strip()
+
+    def run_true(self, image: str, network: str) -> list[str]:
+        return self.command("run", "--rm", f"--network={network}", *self.run_flags, image, "true")
+
+    def start_sleeper(self, image: str) -> str:
+        return self.do("run", "-d", "--network=none", *self.run_flags, image, *SLEEPER).splitlines()[-1]
+
+    def exec_true(self, container: str) -> list[str]:
+        return self.command("exec", container, "true")
+
+    def listing(self) -> list[str]:
+        return self.command("ps")
+
+    def pull(self, image: str) -> list[str]:
+        return self.command("pull", "-q", image)
+
+    def remove(self, *containers: str) -> None:
+        if containers:
+            self.do("rm", "-f", *containers)
+
+    def remove_image(self, image: str) -> None:
+        self.do("rmi", "-f", image)
+
+
+class Daemon:
+    """A process of a contender that serves until it is told to end."""
+
+    def __init__(self, argv: Sequence[str], log: Path, environment: dict[str, str]) -> None:
+        self.log = log
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, start_new_session=True
+            )
+
+    def wait_until(self, ready: Path, seconds: float = 60.0) -> None:
+        """Return when the file (a socket, say) is there. Raises BenchError with the log's last line."""
+        deadline = time.monotonic() + seconds
+        while not ready.exists():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                lines = self.log.read_text(errors="replace").splitlines() or ["it said nothing"]
+                raise BenchError(f"{self.process.args!r} does not serve: {lines[-1]}")
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+class Docker(Contender):
+    """Debian's docker.io: its own dockerd and the containerd that this one starts."""
+
+    name = "docker"
+    daemons = (Match("dockerd"), Match("containerd"))
+    monitors = (Match("containerd-shim"), Match("docker-proxy"))
+
+    def start(self) -> None:
+        self.folder.mkdir()
+        socket = self.folder / "docker.sock"
+        settings = self.folder / "daemon.json"
+        settings.write_text("{}")
+        self.environment |= {"DOCKER_HOST": f"unix://{socket}", "DOCKER_CONFIG": str(self.folder / "client")}
+        self.daemon = Daemon(
+            ["dockerd", f"--config-file={settings}", f"--host=unix://{socket}"]
+            + [f"--{option}={self.folder / option}" for option in ("data-root", "exec-root", "pidfile")],
+            self.folder / "log",
+            self.environment,
+        )
+        self.daemon.wait_until(socket)
+        self.do("info")
+
+    def stop(self) -> None:
+        self.daemon.stop()
+
+    def command(self, *words: str) -> list[str]:
+        return ["/usr/bin/docker", *words]
+
+
+class Podman(Contender):
+    """Debian's podman: no daemon; crun and netavark as Debian sets them up."""
+
+    name = "podman"
+
+    def start(self) -> None:
+        self.folder.mkdir()
+        # Its default limits ask for more than a restricted root may raise to.
+        configuration = {
+            "containers.conf": '[containers]\ndefault_ulimits = ["nofile=20000:20000", "nproc=65535:65535"]\n'
+            '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\nruntime = "crun"\n'
+            '[network]\nnetwork_backend = "netavark"\n',
+            "storage.conf": f'[storage]\ndriver = "overlay"\ngraphroot = "{self.folder}/graph"\n'
+            f'runroot = "{self.folder}/run"\n',
+        }
+        for name, text in configuration.items():
+            (self.folder / name).write_text(text)
+        self.environment |= {
+            "CONTAINERS_CONF": str(self.folder / "containers.conf"),
+            "CONTAINERS_STORAGE_CONF": str(self.folder / "storage.conf"),
+        }
+        self.monitors = (Match("conmon", str(self.folder)),)
+
+    def command(self, *words: str) -> list[str]:
+        return ["podman", *words]
+
+    def pull(self, image: str) -> list[str]:
+        return self.command("pull", "-q", "--tls-verify=false", image)
+
+    def remove(self, *containers: str) -> None:
+        if containers:
+            self.do("rm", "-f", "-t", "0", *containers)
+
+
+class Crun(Contender):
+    """Bare crun on an overlay that is already mounted: the floor, with neither image, log nor monitor."""
+
+    name = "crun"
+
+    def start(self) -> None:
+        self.folder.mkdir()
+        self.bundle = self.folder / "bundle"
+        self.started = 0
+
+    def unpack(self, layers: Sequence[Path]) -> None:
+        """Make the bundle from the image's layers."""
+        root = self.bundle / "rootfs"
+        root.mkdir(parents=True)
+        for layer in layers:
+            run(["tar", "--extract", f"--file={layer}", f"--directory={root}"], self.environment)
+        run(["crun", "spec", f"--bundle={self.bundle}"], self.environment)
+        for name, words in (("true", ("true",)), ("sleep", SLEEPER)):
+            self._configure(name, words)
+
+    def _configure(self, name: str, words: Sequence[str]) -> None:
+        spec = json.loads((self.bundle / "config.json").read_text())
+        spec["process"] |= {"args": list(words), "terminal": False, "rlimits": []}
+        (self.bundle / f"{name}.json").write_text(json.dumps(spec))
+
+    def command(self, *words: str) -> list[str]:
+        return ["crun", f"--root={self.folder / 'state'}", *words]
+
+    def _run(self, config: str, *flags: str) -> tuple[list[str], str]:
+        self.started += 1
+        name = f"bench-{self.started}"
+        return self.command("run", *flags, f"--bundle={self.bundle}", f"--config={config}.json", name), name
+
+    def run_true(self, image: str, network: str) -> list[str]:
+        return self._run(str(self.bundle / "true"))[0]
+
+    def start_sleeper(self, image: str) -> str:
+        argv, name = self._run(str(self.bundle / "sleep"), "--detach")
+        with open(os.devnull, "wb") as nowhere:
+            subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=nowhere, stderr=nowhere, check=True)
+        return name
+
+    def listing(self) -> list[str]:
+        return self.command("list")
+
+    def remove(self, *containers: str) -> None:
+        for name in containers:
+            self.do("delete", "--force", name)
+
+
+class Bastide(Contender):
+    """This source: its daemon in folders of its own, its command line as the installed launcher starts it."""
+
+    name = "bastide"
+
+    def __init__(self, folder: Path, guest: Path) -> None:
+        super().__init__(folder)
+        self.guest = guest
+        self.socket = folder / "run" / "bastide.sock"
+        self.daemons = (Match("bastide.daemon"),)
+        self.monitors = (Match("conmon", str(folder)), Match("qemu-system", str(folder)))
+
+    def start(self) -> None:
+        self.folder.mkdir()
+        settings = {
+            "data_root": self.folder / "data",
+            "run_root": self.folder / "run",
+            "guest_root": self.guest,
+            "bridge_subnet": "10.77.0.0/16",
+        }
+        self.environment |= {
+            "DOCKER_HOST": f"unix://{self.socket}",
+            "DOCKER_CONFIG": str(self.folder / "client"),
+        }
+        self.daemon = Daemon(
+            [sys.executable, "-m", "bastide.daemon", "--config=/nonexistent"]
+            + [f"--set={name}={value}" for name, value in settings.items()],
+            self.folder.with_suffix(".log"),
+            self.environment | {"PYTHONPATH": str(SOURCE)},
+        )
+        self.daemon.wait_until(self.socket)
+
+    def serves(self) -> bool:
+        return self.socket.exists()
+
+    def stop(self) -> None:
+        self.daemon.stop()
+
+    def command(self, *words: str) -> list[str]:
+        return [sys.executable, "-I", "-S", str(SOURCE / "bastide" / "cli"), *words]
+
+
+class BastideVm(Contender):
+    """The same daemon with `--isolation vm`: each container behind its own kernel."""
+
+    name = "bastide vm"
+    run_flags = ("--isolation=vm",)
+
+    def __init__(self, engine: Bastide) -> None:
+        super().__init__(engine.folder)
+        self.engine = engine
+        self.environment = engine.environment
+        self.monitors = engine.monitors
+
+    def start(self) -> None:
+        if not self.engine.serves():
+            raise BenchError("the daemon does not serve")
+
+    def command(self, *words: str) -> list[str]:
+        return self.engine.command(*words)

@@ -1,0 +1,64 @@
+"""What the cases are played on: the image, the registry and every contender, started; and ended whatever happens."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+
+from bench import image
+from bench.contenders import Bastide, BastideVm, Contender, Crun, Docker, Podman
+from bench.measure import BenchError, run
+
+GUEST = Path("/var/cache/bastide/guest")
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Stage:
+    """A context manager. `contenders` holds those that started; `size` is how many containers make a crowd."""
+
+    def __init__(self, work: Path, peers: Sequence[str] | None, quick: bool) -> None:
+        self.work = work
+        self.crowd = 20 if quick else 100
+        self.vm_crowd = 2 if quick else 5
+        self.contenders: list[Contender] = []
+        self._peers = peers
+        self._ends = ExitStack()
+
+    def __enter__(self) -> Stage:
+        try:
+            self.image = image.make()
+            self._ends.callback(image.serve(self.work / "registry", self.image).stop)
+            for contender in self._candidates():
+                self._start(contender)
+        except BaseException:
+            self._ends.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ends.close()
+
+    def _candidates(self) -> list[Contender]:
+        bastide = Bastide(self.work / "bastide", GUEST)
+        peers: list[Contender] = [Docker(self.work / "docker"), Podman(self.work / "podman"), Crun(self.work / "crun")]
+        chosen = [peer for peer in peers if self._peers is None or peer.name in self._peers]
+        return [*chosen, bastide, BastideVm(bastide)]
+
+    def _start(self, contender: Contender) -> None:
+        """Start it and give it the image; one that cannot is left out, and that is said."""
+        try:
+            contender.start()
+            self._ends.callback(contender.stop)
+            if isinstance(contender, Crun):
+                contender.unpack(self.image.layers)
+            elif not isinstance(contender, BastideVm):
+                run(contender.pull(image.NAME), contender.environment)
+        except BenchError as error:
+            sys.stderr.write(f"{contender.name} takes no part: {error}\n")
+            return
+        self.contenders.append(contender)
