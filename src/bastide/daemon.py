@@ -59,9 +59,16 @@ def parse(argv: Sequence[str]) -> Settings:
     if options.debug:
         values["debug"] = True
     try:
-        return msgspec.convert(values, Settings, strict=False)
+        return msgspec.convert(values, Settings, strict=False, dec_hook=_decode)
     except msgspec.ValidationError as error:
         raise InvalidArgument(f"settings: {error}") from error
+
+
+def _decode(kind: type, value: Any) -> Any:
+    """What msgspec does not know by itself: paths."""
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise TypeError(f"expected {kind.__name__}, got {type(value).__name__}")
 
 
 def listening_socket(settings: Settings) -> socket.socket:
