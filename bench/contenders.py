@@ -88,7 +88,7 @@ class Daemon:
         while not ready.exists():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 lines = self.log.read_text(errors="replace").splitlines() or ["it said nothing"]
-                raise BenchError(f"{self.process.args!r} does not serve: {lines[-1]}")
+                raise BenchError(f"{self.log} tells why it does not serve: {lines[-1]}")
             time.sleep(0.05)
 
     def stop(self) -> None:

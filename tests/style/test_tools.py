@@ -21,6 +21,7 @@ CHECKS = {
     "ruff check": ["-m", "ruff", "check", "--no-cache", *PYTHON_FOLDERS],
     "ruff format": ["-m", "ruff", "format", "--no-cache", "--check", *PYTHON_FOLDERS],
     "mypy strict": ["-m", "mypy"],
+    "mypy strict, bench": ["-m", "mypy", "--explicit-package-bases", "-p", "bench"],
     "layers": [
         "-c",
         "from importlinter.cli import lint_imports_command as run; run()",
