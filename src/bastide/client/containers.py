@@ -22,18 +22,14 @@ class Containers:
     def _post(self, name: str, action: str, query: Object | None = None, body: Any = None) -> Any:
         return self._client.call("POST", f"/containers/{segment(name)}/{action}", query, body)
 
-    def list(
-        self, every: bool = False, limit: int = 0, size: bool = False, filters: Filters | None = None
-    ) -> Objects:
+    def list(self, every: bool = False, limit: int = 0, size: bool = False, filters: Filters | None = None) -> Objects:
         """Containers, the newest first; only running ones unless `every`."""
         query = {"all": every, "limit": limit if limit > 0 else None, "size": size, "filters": filters}
         return list(self._client.call("GET", "/containers/json", query))
 
     def create(self, body: Object, name: str = "", platform: str = "") -> Object:
         """Create a container: `{"Id": …, "Warnings": […]}`."""
-        result: Object = self._client.call(
-            "POST", "/containers/create", {"name": name, "platform": platform}, body
-        )
+        result: Object = self._client.call("POST", "/containers/create", {"name": name, "platform": platform}, body)
         return result
 
     def inspect(self, name: str, size: bool = False) -> Object:

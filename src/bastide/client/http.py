@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         """The part of a socket that is used."""
 
         def recv(self, size: int, flags: int = 0, /) -> bytes: ...
+        def send(self, data: bytes, flags: int = 0, /) -> int: ...
         def sendall(self, data: bytes, /) -> None: ...
         def shutdown(self, how: int, /) -> None: ...
         def close(self) -> None: ...
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _BLOCK = 1 << 16
 _HEAD_LIMIT = 1 << 20
 _SHUT_WR = 1
+_NOW = 0x40  # MSG_DONTWAIT
 _PEEK_NOW = 0x02 | 0x40  # MSG_PEEK | MSG_DONTWAIT
 
 
@@ -40,9 +42,7 @@ class Connection:
         self.socket = socket
         self._buffer = b""
 
-    def send(
-        self, method: str, target: str, headers: Mapping[str, str], body: bytes | Iterable[bytes] | None
-    ) -> None:
+    def send(self, method: str, target: str, headers: Mapping[str, str], body: bytes | Iterable[bytes] | None) -> None:
         """Send a request. A body that is not `bytes` goes out in chunks. Raises OSError."""
         lines = [f"{method} {target} HTTP/1.1", "Host: bastide", "User-Agent: bastide-client"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
@@ -87,6 +87,13 @@ class Connection:
     def finish(self) -> None:
         """Tell the other side that no more will be sent (it sees the end of standard input)."""
         self.socket.shutdown(_SHUT_WR)
+
+    def send_now(self, data: bytes) -> int:
+        """Send what can be sent without waiting: how many bytes that was. Raises OSError."""
+        try:
+            return self.socket.send(data, _NOW)
+        except BlockingIOError:
+            return 0
 
     def some(self, size: int = _BLOCK) -> bytes:
         """Up to `size` bytes, at least one; empty at the end of the connection."""

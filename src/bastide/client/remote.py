@@ -32,7 +32,35 @@ def _tcp(endpoint: Endpoint) -> Socket:
     plain.settimeout(None)
     if endpoint.tls is None:
         return plain
-    return _context(endpoint.tls).wrap_socket(plain, server_hostname=host)
+    return Encrypted(_context(endpoint.tls).wrap_socket(plain, server_hostname=host))
+
+
+class Encrypted:
+    """A TLS connection with a plain socket's manners: `send` may be asked not to wait."""
+
+    def __init__(self, stream: ssl.SSLSocket) -> None:
+        self._stream = stream
+        self.sendall = stream.sendall
+        self.shutdown = stream.shutdown
+        self.close = stream.close
+        self.fileno = stream.fileno
+        self.pending = stream.pending
+
+    def recv(self, size: int, flags: int = 0, /) -> bytes:
+        """Receive; peeking is refused (ValueError)."""
+        return self._stream.recv(size, flags)
+
+    def send(self, data: bytes, flags: int = 0, /) -> int:
+        """Send; with flags, raise BlockingIOError rather than wait."""
+        if not flags:
+            return self._stream.send(data)
+        self._stream.setblocking(False)
+        try:
+            return self._stream.send(data)
+        except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            raise BlockingIOError from None
+        finally:
+            self._stream.setblocking(True)
 
 
 def split_address(address: str, port: int) -> tuple[str, int]:

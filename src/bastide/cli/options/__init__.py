@@ -1,0 +1,1 @@
+"""What the values of flags mean, and the requests they become."""

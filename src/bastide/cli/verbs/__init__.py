@@ -1,0 +1,1 @@
+"""The commands, a file each; `bastide.cli.commands` is their table."""

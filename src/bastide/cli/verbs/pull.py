@@ -1,0 +1,64 @@
+"""`bastide pull`."""
+
+from __future__ import annotations
+
+from bastide.cli.grammar import STRING, SWITCH, Command, CommandError, Options
+from bastide.cli.options import references
+from bastide.cli.show import text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from bastide.client import Client
+
+
+def pull(client: Client, options: Options) -> int:
+    """Pull an image and print its full name."""
+    reference = options.arguments[0]
+    name, tag = references.split(reference)
+    if options.on("all-tags"):
+        if tag:
+            raise CommandError("tag can't be used with --all-tags/-a")
+        _fetch(client, name, "", options.text("platform"), quiet=options.on("quiet"), descriptor=1)
+        text.out(references.full(name, "latest").rpartition(":")[0])
+        return 0
+    if not tag and not options.on("quiet"):
+        text.out("Using default tag: latest")
+    fetch(client, reference, options.text("platform"), quiet=options.on("quiet"), descriptor=1)
+    text.out(references.full(name, tag or "latest"))
+    return 0
+
+
+def fetch(client: Client, reference: str, platform: str, *, quiet: bool, descriptor: int) -> None:
+    """Pull with progress on a descriptor (1 or 2)."""
+    name, tag = references.split(reference)
+    _fetch(client, name, tag or "latest", platform, quiet=quiet, descriptor=descriptor)
+
+
+def _fetch(client: Client, name: str, tag: str, platform: str, *, quiet: bool, descriptor: int) -> None:
+    from bastide.cli import credentials
+    from bastide.cli.show import progress
+
+    auth = credentials.header(credentials.find(references.auth_key(references.domain(name)[0])))
+    messages = client.images.pull(name, tag, platform, auth)
+    if quiet:
+        for _ in messages:
+            pass
+    else:
+        progress.show(messages, descriptor)
+
+
+COMMAND = Command(
+    pull,
+    "[OPTIONS] NAME[:TAG|@DIGEST]",
+    (
+        ("all-tags", "a", SWITCH, "Download all tagged images in the repository"),
+        ("platform", "", STRING, "Platform to pull, when the image has several (os/arch[/variant])"),
+        ("quiet", "q", SWITCH, "Suppress verbose output"),
+    ),
+    1,
+    1,
+    examples=(
+        ("pull debian:12", "from Docker Hub"),
+        ("pull localhost:5000/team/app@sha256:…", "exactly that image from another registry"),
+    ),
+)

@@ -1,0 +1,21 @@
+"""`bastide tag`."""
+
+from __future__ import annotations
+
+from bastide.cli.grammar import Command, Options
+from bastide.cli.options import references
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from bastide.client import Client
+
+
+def tag(client: Client, options: Options) -> int:
+    """Give an image one more name."""
+    source, target = options.arguments
+    name, label = references.split(target)
+    client.images.tag(source, name, label or "latest")
+    return 0
+
+
+COMMAND = Command(tag, "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]", (), 2, 2)
