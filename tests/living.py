@@ -90,6 +90,7 @@ class Daemon:
             "cgroup_parent": f"bastide-{tag}",
             **settings,
         }
+        self.path = os.environ["PATH"]
         self.process: subprocess.Popen[bytes] | None = None
         self.socket = self.run_root / "bastide.sock"
 
@@ -114,7 +115,7 @@ class Daemon:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+                env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "PATH": self.path},
                 start_new_session=True,
             )
         deadline = time.monotonic() + timeout

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-
 from tests.living import Daemon
 
 pytestmark = pytest.mark.timeout(600)
