@@ -1,4 +1,4 @@
-"""What the daemon is and what it runs on, in the shape of the Docker Engine API 1.47 (`SystemInfo`, `SystemVersion`)."""
+"""What the daemon is and runs on, in the shape of the Docker Engine API 1.47 (`SystemInfo`, `SystemVersion`)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,193 @@
+"""The daemon itself: ping, version, info, disk use, events."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from aiohttp import web
+
+from bastide.api.docker import container_view, volumes
+from bastide.api.docker.container_filters import has_label, matches_text
+from bastide.api.docker.containers import ImageNames
+from bastide.api.http import ENGINE, filters, reply, streaming
+from bastide.api.json_stream import JsonStream
+from bastide.api.times import SECOND, epoch, moment
+from bastide.engine.events import Event
+
+_EVENT_FILTERS = frozenset(
+    "config container daemon event image label network node plugin scope secret service type volume".split()
+)
+_FRESH = {"Cache-Control": "no-cache, no-store, must-revalidate", "Pragma": "no-cache"}
+
+
+async def ping(request: web.Request) -> web.Response:
+    """`GET` and `HEAD /_ping`."""
+    return web.Response(
+        body=b"OK", headers={"Content-Type": "text/plain; charset=utf-8", "Builder-Version": "1", **_FRESH}
+    )
+
+
+async def version(request: web.Request) -> web.Response:
+    """`GET /version`."""
+    return reply(await request.app[ENGINE].system.version())
+
+
+async def info(request: web.Request) -> web.Response:
+    """`GET /info`."""
+    return reply(await request.app[ENGINE].system.info())
+
+
+async def disk_usage(request: web.Request) -> web.Response:
+    """`GET /system/df`; `type` (repeatable, since 1.42) chooses what is measured."""
+    chosen = set(request.query.getall("type", [])) or {"container", "image", "volume", "build-cache"}
+    shown: dict[str, Any] = {"LayersSize": 0, "Images": None, "Containers": None, "Volumes": None, "BuildCache": None}
+    if "container" in chosen:
+        shown["Containers"] = await _containers(request)
+    if "image" in chosen:
+        shown.update(await _images(request))
+    if "volume" in chosen:
+        shown["Volumes"] = await _volumes(request)
+    if "build-cache" in chosen:
+        shown["BuildCache"] = []
+    return reply(shown)
+
+
+async def _containers(request: web.Request) -> list[dict[str, Any]]:
+    containers = request.app[ENGINE].containers
+    names = ImageNames(request)
+    rows = []
+    for container in containers.list():
+        row = container_view.summary(container, names.shown(container))
+        row["SizeRw"] = (await containers.size(container.id)).size
+        rows.append(row)
+    return rows
+
+
+async def _images(request: web.Request) -> dict[str, Any]:
+    """Images with what each shares with others, and what all their layers take."""
+    engine = request.app[ENGINE]
+    present = engine.images.list()
+    shared = Counter(layer for image in present for layer in image.diff_ids)
+    snapshotter = engine.backends.snapshotter("overlay")
+    sizes = {layer: (await snapshotter.usage(layer)).size for layer in shared}
+    users = Counter(container.image_id for container in engine.containers.list())
+    rows = [
+        {
+            "Id": image.id,
+            "ParentId": "",
+            "RepoTags": list(engine.images.references(image.id)),
+            "RepoDigests": list(engine.images.digests(image.id)),
+            "Created": epoch(image.created) // SECOND if image.created else 0,
+            "Size": image.size,
+            "SharedSize": sum(sizes[layer] for layer in image.diff_ids if shared[layer] > 1),
+            "Labels": image.config.labels,
+            "Containers": users[image.id],
+        }
+        for image in present
+    ]
+    return {"Images": rows, "LayersSize": sum(sizes.values())}
+
+
+async def _volumes(request: web.Request) -> list[dict[str, Any]]:
+    engine = request.app[ENGINE]
+    used = engine.volumes.users()
+    rows = []
+    for volume in engine.volumes.list():
+        usage = {"RefCount": len(used.get(volume.name, ())), "Size": await engine.volumes.size(volume.name)}
+        rows.append({**volumes.shown(volume), "UsageData": usage})
+    return rows
+
+
+def event_shown(event: Event) -> dict[str, Any]:
+    """An event as the Docker Engine API 1.47 shows it, the old fields `status`, `id` and `from` too."""
+    shown: dict[str, Any] = {}
+    if event.kind in ("container", "image"):
+        shown = {"status": event.action, "id": event.id}
+        if event.kind == "container" and "image" in event.attributes:
+            shown["from"] = event.attributes["image"]
+    return {
+        **shown,
+        "Type": event.kind,
+        "Action": event.action,
+        "Actor": {"ID": event.id, "Attributes": event.attributes},
+        "scope": event.scope,
+        "time": event.time // SECOND,
+        "timeNano": event.time,
+    }
+
+
+def _about(kind: str, event: Event, values: list[str]) -> bool:
+    """Whether an event is about one of these objects, by id, name or prefix, or tells of one of them."""
+    if event.kind == kind:
+        own = (event.id, event.attributes.get("name", ""))
+    elif kind in event.attributes:
+        own = (event.attributes[kind], "")
+    else:
+        return False
+    return any(value in own or (value and event.id.startswith(value)) for value in values) or matches_text(
+        own[1], values
+    )
+
+
+def _image(event: Event, values: list[str]) -> bool:
+    own = (
+        (event.id, event.attributes.get("name", "")) if event.kind == "image" else (event.attributes.get("image", ""),)
+    )
+    bare = [name.rpartition(":")[0] for name in own if ":" in name.rpartition("/")[2]]
+    return any(value in own or value in bare for value in values)
+
+
+_EVENT_TESTS: dict[str, Callable[[Event, list[str]], bool]] = {
+    # Docker's "exec_start: sh" is found as "exec_start" too.
+    "event": lambda event, values: event.action in values or event.action.partition(":")[0] in values,
+    "type": lambda event, values: event.kind in values,
+    "scope": lambda event, values: event.scope in values,
+    "label": lambda event, values: all(has_label(event.attributes, value) for value in values),
+    "image": _image,
+}
+
+
+def event_passes(event: Event, wanted: dict[str, list[str]]) -> bool:
+    """Whether an event passes every filter."""
+    for name, values in wanted.items():
+        test = _EVENT_TESTS.get(name)
+        if not (test(event, values) if test else _about(name, event, values)):
+            return False
+    return True
+
+
+@streaming
+async def events(request: web.Request) -> web.StreamResponse:
+    """`GET /events`: what was kept from `since` on, then what happens, until `until`."""
+    wanted = filters(request, _EVENT_FILTERS)
+    since, until = (request.query.get(name, "") for name in ("since", "until"))
+    begin = moment(since, name="since") if since and since != "0" else None
+    end = moment(until, name="until") if until and until != "0" else 0
+    channel = request.app[ENGINE].events
+    async with JsonStream(request) as stream:
+        with channel.subscribe(begin) as listener:
+            left = None if not end else max(0.0, (end - time.time_ns()) / SECOND)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    async for event in listener:
+                        if end and event.time > end:
+                            break
+                        if event_passes(event, wanted):
+                            await stream.send(event_shown(event))
+    return stream.response
+
+
+def routes() -> list[web.RouteDef]:
+    """What this module answers."""
+    return [
+        web.get("/_ping", ping),
+        web.get("/version", version),
+        web.get("/info", info),
+        web.get("/system/df", disk_usage),
+        web.get("/events", events, allow_head=False),
+    ]
