@@ -1,17 +1,16 @@
 """Mounts through the kernel's own calls: no mount(8), no shell, descriptors where a path could be swapped.
 
 Numbers and flags: linux/mount.h; the calls from 428 up have one number on every architecture. The new
-calls (fsopen(2) and its kin) need Linux 5.2, mount_setattr(2) 5.12: Debian 12 has 6.1.
+calls (fsopen(2) and its kin) need Linux 5.2: Debian 12 has 6.1.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from bastide.host.syscalls import libc_call, syscall
@@ -20,7 +19,7 @@ MS_REC, MS_BIND = 1 << 14, 1 << 12
 MS_PRIVATE, MS_SLAVE, MS_SHARED = 1 << 18, 1 << 19, 1 << 20
 MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
 
-_OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT, _MOUNT_SETATTR = 428, 429, 430, 431, 432, 442
+_OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT = 428, 429, 430, 431, 432
 _AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
 _TREE_CLONE, _CLOEXEC = 1, 0o2000000
 _MOVE_FROM_EMPTY = 4
@@ -55,31 +54,16 @@ def unmount_all(target: str | Path) -> None:
         pass
 
 
-@contextlib.contextmanager
-def cloned(fd: int, *, recursive: bool = True) -> Iterator[int]:
-    """A detached copy of the mounts at what `fd` is open on: open_tree(2). It vanishes if it was not `attach`ed."""
+def clone(fd: int, *, recursive: bool = True) -> int:
+    """A detached copy of the mounts at what `fd` is open on: open_tree(2). It vanishes with the descriptor
+    unless it was put somewhere with `attach`. Raises OSError."""
     flags = _TREE_CLONE | _CLOEXEC | _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
-    tree = syscall(_OPEN_TREE, "open_tree", fd, b"", flags)
-    try:
-        yield tree
-    finally:
-        os.close(tree)
+    return syscall(_OPEN_TREE, "open_tree", fd, b"", flags)
 
 
 def attach(tree: int, target: str | Path) -> None:
     """Put a detached mount at a path: move_mount(2). Raises OSError."""
     syscall(_MOVE_MOUNT, "move_mount", tree, b"", _AT_FDCWD, os.fsencode(target), _MOVE_FROM_EMPTY)
-
-
-class _Attributes(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_uint64) for name in ("set", "clear", "propagation", "userns")]
-
-
-def read_only(tree: int, *, recursive: bool = True) -> None:
-    """Make a detached mount read-only, with all below it: mount_setattr(2). Raises OSError."""
-    attributes = _Attributes(set=_ATTR_RDONLY)
-    flags = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
-    syscall(_MOUNT_SETATTR, "mount_setattr", tree, b"", flags, ctypes.byref(attributes), ctypes.sizeof(attributes))
 
 
 def propagation(target: str | Path, flags: int) -> None:

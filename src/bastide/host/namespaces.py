@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bastide.host import mounts
@@ -41,3 +42,27 @@ def same_place(path: Path, seen: os.stat_result) -> bool:
     except OSError:
         return False
     return (found.st_dev, found.st_ino) == (seen.st_dev, seen.st_ino)
+
+
+def clone_from(namespace: Path, path: str) -> int:
+    """A detached copy (`mounts.clone`) of what is mounted at `path` in another mount namespace.
+
+    `namespace` is its file, as `/proc/PID/ns/mnt`. Raises OSError. Blocks.
+    """
+
+    def inside() -> int:
+        libc_call("unshare", _CLONE_FS)
+        there = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            libc_call("setns", there, _CLONE_NEWNS)
+        finally:
+            os.close(there)
+        place = os.open(path, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            return mounts.clone(place)
+        finally:
+            os.close(place)
+
+    # A thread of its own, gone afterwards: descriptors are the process's, the namespace is the thread's.
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        return pool.submit(inside).result()

@@ -13,10 +13,12 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
-from bastide.host.syscalls import Finished
+from bastide.host.syscalls import Finished, wrap
 from bastide.model.errors import HostError, NotFound, Unavailable
 
+T = TypeVar("T")
 Fd = int | None
 """A descriptor for one of a child's streams; None is /dev/null."""
 
@@ -144,13 +146,22 @@ class Spawner:
         self._prepared = prepare is None
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawn")
 
-    async def call(self, function: Callable[[], int | None]) -> int | None:
-        """Run `function` in that thread, in its namespaces. OSError is raised as it is."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._inside, function)
+    async def call(self, function: Callable[[], T]) -> T:
+        """Run `function` in that thread, in its namespaces. Raises HostError for an OSError."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self._inside, function)
+        except OSError as error:
+            raise wrap(error, getattr(function, "__name__", "call")) from error
 
-    def _inside(self, function: Callable[[], int | None]) -> int | None:
+    def _inside(self, function: Callable[[], T]) -> T:
         self._ready()
         return function()
+
+    def renew(self) -> None:
+        """Go on in a new thread, prepared anew; what was started in the old one stays as it is."""
+        self._pool.shutdown(wait=False)
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawn")
+        self._prepared = self._prepare is None
 
     def _ready(self) -> None:
         if not self._prepared and self._prepare is not None:
