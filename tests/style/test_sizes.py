@@ -14,7 +14,13 @@ FUNCTION_LINES = 80
 PYTHON = sorted(path for folder in ("src", "tests", "bench") for path in (ROOT / folder).rglob("*.py"))
 OTHERS = sorted(
     path
-    for folder, pattern in (("guest", "*.[ch]"), ("scripts", "*"), ("packaging", "*"), ("bin", "*"))
+    for folder, pattern in (
+        ("guest", "*.[ch]"),
+        ("monitor", "*.[ch]"),
+        ("scripts", "*"),
+        ("packaging", "*"),
+        ("bin", "*"),
+    )
     for path in (ROOT / folder).rglob(pattern)
     if path.is_file() and path.suffix != ".pyc" and "build" not in path.relative_to(ROOT).parts
 )
