@@ -1,9 +1,11 @@
-"""The locks name exact versions with hashes, of the public index only, for every dependency."""
+"""What gets installed: the locks name exact versions with hashes, of the public index only;
+no file of the program is left out."""
 
 from __future__ import annotations
 
 import re
 import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -40,3 +42,10 @@ def test_test_lock_agrees_with_the_runtime_lock() -> None:
     runtime, test = pinned(ROOT / "requirements" / "runtime.txt"), pinned(ROOT / "requirements" / "test.txt")
     apart = {name for name in runtime.keys() & test.keys() if runtime[name] != test[name]}
     assert not apart
+
+
+def test_every_file_of_the_program_is_packaged() -> None:
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["*"]
+    files = [path for path in (ROOT / "src").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
+    left_out = [path.name for path in files if not any(fnmatch(path.name, pattern) for pattern in data)]
+    assert not left_out
