@@ -96,6 +96,15 @@ class Group:
                     found.update(map(int, Path(folder, "cgroup.procs").read_text().split()))
         return sorted(found - {0})
 
+    def holds(self, pid: int) -> bool:
+        """Whether a process is in the group or below it."""
+        try:
+            lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+        except OSError:
+            return False
+        paths = [line.split(":", 2)[2].strip("/") for line in lines]
+        return any(path == self.path or path.startswith(f"{self.path}/") for path in paths)
+
     def oom_kills(self) -> int:
         """How many processes the kernel killed because the group was out of memory."""
         if unified():

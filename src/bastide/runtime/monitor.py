@@ -73,6 +73,7 @@ class Monitor:
     def __init__(self, program: Path, arguments: Sequence[str], spawner: Spawner) -> None:
         self._program, self._arguments, self._spawner = program, tuple(arguments), spawner
         self._handles: dict[str, Handle] = {}
+        self._codes: dict[str, int] = {}
 
     async def create(self, launch: Launch) -> int:
         """Have the program make the container; gives its first pid. Raises Refused, HostError.
@@ -135,7 +136,10 @@ class Monitor:
         """The conmon of a container, found again after the daemon's restart; None when it has ended."""
         handle = self._handles.get(container)
         if handle is None:
-            handle = _find(directory / "conmon.pid", lambda pid: container in command_line(pid))
+            file = directory / "conmon.pid"
+            handle = _find(file, lambda pid: container in command_line(pid))
+            if handle is None and not file.exists() and directory.exists():
+                handle = _search(container)
             if handle is None:
                 return None
             self._handles[container] = handle
@@ -153,8 +157,10 @@ class Monitor:
         handle = self.monitor(container, directory)
         if handle is not None:
             await handle.ended()
-        code = exit_code(container, directory)
-        return UNKNOWN_EXIT if code is None else code
+        if container not in self._codes:
+            code = exit_code(container, directory)
+            self._codes[container] = UNKNOWN_EXIT if code is None else code
+        return self._codes[container]
 
     async def attach(self, directory: Path) -> Stdio:
         """Connect to the streams. Raises NotFound when conmon does not listen (any more)."""
@@ -185,6 +191,7 @@ class Monitor:
     async def forget(self, container: str, directory: Path) -> None:
         """End conmon if it still runs (the container has ended) and let go of it. Repeatable."""
         handle = self.monitor(container, directory)
+        self._codes.pop(container, None)
         if handle is None:
             return
         try:
@@ -255,6 +262,17 @@ def _find(file: Path, belongs: Callable[[int], bool]) -> Handle | None:
     if belongs(pid) and handle.alive:
         return handle
     handle.close()
+    return None
+
+
+def _search(container: str) -> Handle | None:
+    """The conmon of a container whose start was cut off before its pid was written down."""
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            words = command_line(int(entry.name))
+            if words and Path(words[0]).name == "conmon" and container in words:
+                with contextlib.suppress(NotFound):
+                    return Handle.open(int(entry.name))
     return None
 
 
