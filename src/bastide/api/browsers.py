@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from bastide.api.http import EXPOSED
 from bastide.model.errors import PermissionDenied
 
 _OWN = frozenset(("none", "same-origin"))
@@ -27,7 +28,7 @@ def check(request: web.Request) -> None:
             raise PermissionDenied(f"requests of web pages are refused: Origin {origin[:200]!r}")
     elif "Sec-Fetch-Site" in headers and headers["Sec-Fetch-Site"] not in _OWN:
         raise PermissionDenied("requests of web pages are refused")
-    if request.get("exposed") and not _trusted(headers.get("Host", "")):
+    if request.get(EXPOSED) and not _trusted(headers.get("Host", "")):
         raise PermissionDenied("the Host header must be an address, localhost or this host's name")
 
 

@@ -15,7 +15,7 @@ from aiohttp import WSMsgType, web
 
 from bastide.api.connection import Connection
 from bastide.api.detach import Detector
-from bastide.api.http import version
+from bastide.api.http import BEGUN, version
 from bastide.model.errors import BastideError
 from bastide.runtime import Stdio, Stream
 
@@ -113,7 +113,7 @@ class Taking:
             start = "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
         else:
             start = "HTTP/1.1 200 OK\r\n"
-        request["begun"] = True
+        request[BEGUN] = True
         self.writer.write(f"{start}Content-Type: {kind}\r\n\r\n".encode())
 
     async def finish(self) -> Taken:

@@ -27,6 +27,13 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 ENGINE: web.AppKey[Engine] = web.AppKey("engine")
 """Where an application keeps its engine."""
 
+VERSION: web.RequestKey[tuple[int, int]] = web.RequestKey("version", tuple[int, int])
+"""Where a request keeps the API version that it names."""
+EXPOSED: web.RequestKey[bool] = web.RequestKey("exposed", bool)
+"""Set on a request that came where a browser could reach: TCP without TLS."""
+BEGUN: web.RequestKey[bool] = web.RequestKey("begun", bool)
+"""Set once the answer's head is on its way."""
+
 OLDEST, NEWEST = (1, 24), (1, 47)
 """The API versions that are spoken."""
 
@@ -47,7 +54,7 @@ def streaming(handler: Handler) -> Handler:
 
 def version(request: web.Request) -> tuple[int, int]:
     """The API version that the client asked for; the newest when it named none."""
-    found: tuple[int, int] = request.get("version", NEWEST)
+    found: tuple[int, int] = request.get(VERSION, NEWEST)
     return found
 
 

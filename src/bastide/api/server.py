@@ -19,7 +19,7 @@ from yarl import URL
 import bastide
 from bastide.api import browsers, docker, errors, native
 from bastide.api.connection import Connection, ConnectionServer
-from bastide.api.http import ENGINE, NEWEST, OLDEST, Handler
+from bastide.api.http import BEGUN, ENGINE, EXPOSED, NEWEST, OLDEST, VERSION, Handler
 from bastide.host.syscalls import wrap
 from bastide.model.config import Settings
 from bastide.model.errors import BastideError, InvalidArgument
@@ -86,7 +86,7 @@ def _settled(work: asyncio.Future[web.StreamResponse]) -> None:
 
 
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
-    request["begun"] = True
+    request[BEGUN] = True
     response.headers.update(HEADERS)
 
 
@@ -104,7 +104,7 @@ def make_application(engine: Engine, routes: list[web.RouteDef] | None = None) -
 
 def _check_version(request: web.Request) -> None:
     """Raise InvalidArgument, in Docker's words, for a version that is not spoken."""
-    asked: tuple[int, int] | None = request.get("version")
+    asked = request.get(VERSION)
     if asked is None or OLDEST <= asked <= NEWEST:
         return
     named, least, most = (f"{major}.{minor}" for major, minor in (asked, OLDEST, NEWEST))
@@ -148,20 +148,20 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 def _refuse(request: web.Request, refusal: web.Response) -> web.Response:
     """Answer with a refusal, unless the answer has begun: then only breaking off tells the client."""
-    if request.get("begun") and request.transport is not None:
+    if request.get(BEGUN) and request.transport is not None:
         request.transport.abort()
         raise ConnectionResetError("answer broken off")
     return refusal
 
 
 class Server:
-    """The API of one engine on any number of sockets."""
+    """The API of one engine on any number of sockets; `routes` are all there are unless some are given."""
 
-    def __init__(self, engine: Engine, settings: Settings) -> None:
+    def __init__(self, engine: Engine, settings: Settings, routes: list[web.RouteDef] | None = None) -> None:
         self._engine, self._settings = engine, settings
         self._listeners: list[asyncio.Server] = []
         self._servers: list[ConnectionServer] = []
-        self._application = make_application(engine)
+        self._application = make_application(engine, routes)
 
     async def start(self, sockets: list[socket.socket]) -> None:
         """Serve on listening sockets, and on TCP where the settings say so. Raises InvalidArgument, HostError."""
@@ -176,7 +176,7 @@ class Server:
                 await self._listen_tcp(sock=listening)
         if self._settings.tcp:
             host, _, port = self._settings.tcp.rpartition(":")
-            if not port.isdigit():
+            if not port.isdecimal():
                 raise InvalidArgument(f"tcp = {self._settings.tcp!r}: must be HOST:PORT")
             await self._listen_tcp(host=host.strip("[]") or None, port=int(port))
 
@@ -203,9 +203,9 @@ class Server:
                 message = message._replace(path=target, url=url)
             made = web.Request(message, payload, protocol, writer, task, loop, client_max_size=_LINE_LIMIT)
             if found:
-                made["version"] = (int(found[1]), int(found[2]))
+                made[VERSION] = (int(found[1]), int(found[2]))
             if exposed:
-                made["exposed"] = True
+                made[EXPOSED] = True
             return made
 
         server = ConnectionServer(

@@ -66,7 +66,7 @@ def _port_range(text: str) -> set[tuple[int, str]]:
     """`80`, `80/udp`, `8000-8010/tcp` as ports. Raises InvalidArgument."""
     numbers, _, protocol = text.partition("/")
     first, dash, last = numbers.partition("-")
-    if not first.isdigit() or (dash and not last.isdigit()):
+    if not first.isdecimal() or (dash and not last.isdecimal()):
         raise InvalidArgument(f"invalid filter: {text!r} is not a port")
     low, high = int(first), int(last or first)
     if not low <= high <= 65535:
@@ -105,7 +105,7 @@ def check(filters: dict[str, list[str]]) -> None:
             if value not in known:
                 raise InvalidArgument(f"invalid filter '{name}={value}'")
     for value in filters.get("exited", ()):
-        if not value.strip().lstrip("-").isdigit():
+        if not value.strip().lstrip("-").isdecimal():
             raise InvalidArgument(f"invalid filter 'exited={value}'")
 
 
