@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from bastide.client.execs import Execs
     from bastide.client.images import Images
     from bastide.client.networks import Networks
+    from bastide.client.snapshots import Snapshots
     from bastide.client.system import System
     from bastide.client.volumes import Volumes
 
@@ -91,6 +92,13 @@ class Client:
         from bastide.client.networks import Networks
 
         return Networks(self)
+
+    @property
+    def snapshots(self) -> Snapshots:
+        """Saved states of containers."""
+        from bastide.client.snapshots import Snapshots
+
+        return Snapshots(self)
 
     @property
     def volumes(self) -> Volumes:
