@@ -158,6 +158,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream=sys.stderr,
         )
         logging.getLogger("asyncio").setLevel(logging.WARNING)
+        # A client that goes away is no error, and every other one is logged by the API itself.
+        logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
         _prepare_host(settings)
         import uvloop
 

@@ -21,6 +21,10 @@ from bastide.runtime import Feature, Files
 from bastide.storage import Trees
 
 _CHUNK = 256 << 10
+_CHANGED, _ADDED = 0, 1
+
+MOUNT_TARGETS = frozenset(("/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev/console", "/dev/pts", "/dev/shm"))
+"""Made in a container's own layer by its start where the image has none; no change of the user's."""
 
 # Go's os.FileMode bits, which Docker puts on the wire: https://pkg.go.dev/io/fs#FileMode.
 _GO_TYPES = {
@@ -142,11 +146,23 @@ class FileAccess:
         """What differs from the image."""
         snapshotter = self._backends.snapshotter(container.snapshotter)
         if isinstance(snapshotter, Trees):
-            return await snapshotter.changes(container.id)
+            return without_mount_targets(await snapshotter.changes(container.id))
         guest = self._guest(container)
         if guest is None:
             raise Unsupported(f"isolation {container.isolation} cannot tell what changed")
         return await guest.changes(container.id)
+
+
+def without_mount_targets(found: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    """Changes less the places that every start makes to mount on, and the folders that only these changed."""
+    own = [(kind, path) for kind, path in found if not (kind == _ADDED and path in MOUNT_TARGETS)]
+    folders = {path.rpartition("/")[0] for path in MOUNT_TARGETS} & {path for kind, path in own if kind == _CHANGED}
+    idle = {
+        folder
+        for folder in folders
+        if (_CHANGED, folder) in own and not any(path.startswith(f"{folder}/") for _, path in own)
+    }
+    return [(kind, path) for kind, path in own if not (kind == _CHANGED and path in idle)]
 
 
 def open_in_root(root: Path, path: str, flags: int) -> int:

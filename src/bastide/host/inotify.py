@@ -31,7 +31,12 @@ class Watch:
         """Wait until something changed since the last call (or since the making)."""
         loop = asyncio.get_running_loop()
         ready: asyncio.Future[None] = loop.create_future()
-        loop.add_reader(self._fd, lambda: ready.done() or ready.set_result(None))
+
+        def announce() -> None:
+            if not ready.done():
+                ready.set_result(None)
+
+        loop.add_reader(self._fd, announce)
         try:
             await ready
             os.read(self._fd, 65536)

@@ -1,0 +1,315 @@
+"""Layers and blobs of all images: taken in once, kept while anything needs them, collected after."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from bastide.engine.state import Store
+from bastide.host.syscalls import blocking
+from bastide.images.content import Content, Ingest
+from bastide.images.threads import Channel, in_thread
+from bastide.images.unpack import Unpacked, unpack
+from bastide.model.errors import InvalidArgument, NotFound
+from bastide.model.image import Descriptor
+from bastide.storage import Snapshotter
+
+log = logging.getLogger("bastide.engine")
+
+PARALLEL = 3
+"""Layers that are taken in at once, as in Docker."""
+_SETTLE_SECONDS = 2.0
+
+
+class _Blob(msgspec.Struct, frozen=True):
+    """What a compressed layer turned out to hold."""
+
+    diff_id: str
+
+
+class _Layer(msgspec.Struct, frozen=True):
+    """An unpacked layer: the bytes of its files, and whether it is surely on disk."""
+
+    size: int
+    settled: bool = False
+
+
+class BlobSource(Protocol):
+    """Where a blob's bytes come from. `offset` bytes are already here; when the source cannot go on
+    from there it calls `restart` and begins at the start."""
+
+    def __call__(self, offset: int, restart: Callable[[], None]) -> AsyncIterator[bytes]: ...
+
+
+class Lease:
+    """Digests and diff ids that must not be collected while the block lasts."""
+
+    def __init__(self, leases: Leases) -> None:
+        self._leases = leases
+        self.held: set[str] = set()
+
+    async def add(self, *digests: str) -> None:
+        """Hold more; waits for a collection under way."""
+        async with self._leases.sweeping:
+            self.held.update(digests)
+
+
+class Leases:
+    """Who holds what. A collection and a new hold never overlap."""
+
+    def __init__(self) -> None:
+        self._leases: set[Lease] = set()
+        self.sweeping = asyncio.Lock()
+
+    @asynccontextmanager
+    async def hold(self) -> AsyncIterator[Lease]:
+        """A lease for the block."""
+        lease = Lease(self)
+        self._leases.add(lease)
+        try:
+            yield lease
+        finally:
+            self._leases.discard(lease)
+
+    def held(self) -> set[str]:
+        """Everything that is held now."""
+        return set().union(*(lease.held for lease in self._leases))
+
+
+class Layers:
+    """The content store and the unpacked layers, as one."""
+
+    def __init__(self, root: Path, store: Store, snapshotter: Snapshotter) -> None:
+        self.content = Content(root)
+        self.leases = Leases()
+        self._snapshotter = snapshotter
+        self._store = store
+        self._blobs = store.table("layer_blobs", _Blob)
+        self._layers = store.table("layers", _Layer)
+        self._slots = asyncio.Semaphore(PARALLEL)
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._settling: asyncio.Task[None] | None = None
+
+    def has(self, descriptor: Descriptor, diff_id: str) -> bool:
+        """Whether blob and layer are both here and known to belong together."""
+        known = self._blobs.get(descriptor.digest)
+        return (
+            known is not None
+            and known.diff_id == diff_id
+            and self.content.has(descriptor.digest)
+            and diff_id in self._layers
+            and self._snapshotter.has(diff_id)
+        )
+
+    def size(self, diff_ids: Iterable[str]) -> int:
+        """Bytes of the files in some layers."""
+        return sum(row.size for diff_id in diff_ids if (row := self._layers.get(diff_id)))
+
+    @contextlib.asynccontextmanager
+    async def _alone(self, digest: str) -> AsyncIterator[None]:
+        """One taker for each blob at a time."""
+        lock = self._locks.setdefault(digest, asyncio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            if not lock.locked() and self._locks.get(digest) is lock:
+                del self._locks[digest]
+
+    async def ensure(
+        self, descriptor: Descriptor, diff_id: str, source: BlobSource, begun: Callable[[bool], None] | None = None
+    ) -> None:
+        """Have a layer, blob and files. The caller's lease holds both digests.
+
+        `begun` is told, once it is this layer's turn, whether it was there already. What a crash leaves is
+        partial and is taken up again. Raises InvalidArgument (digest, diff id or archive is wrong), and
+        what `source` raises.
+        """
+        async with self._alone(descriptor.digest):
+            if self.has(descriptor, diff_id):
+                if begun is not None:
+                    begun(True)
+                return
+            async with self._slots:
+                if begun is not None:
+                    begun(False)
+                await self._take(descriptor, diff_id, source)
+        self._settle_later()
+
+    async def _take(self, descriptor: Descriptor, diff_id: str, source: BlobSource) -> None:
+        async with self._snapshotter.layer(diff_id) as directory:
+            if self.content.has(descriptor.digest):
+                chunks = self.content.chunks(descriptor.digest)
+                result = await in_thread("unpack", unpack, chunks, None, directory)
+                check_diff_id(result, diff_id)
+            else:
+                result = await self._receive(descriptor, diff_id, source, directory)
+            self._note(descriptor.digest, diff_id, result if directory is not None else None)
+
+    async def _receive(
+        self, descriptor: Descriptor, diff_id: str, source: BlobSource, directory: Path | None
+    ) -> Unpacked:
+        ingest = self.content.ingest(descriptor.digest, descriptor.size)
+        try:
+            if ingest.offset:
+                await self._resume(ingest, source)
+                chunks = self.content.chunks(descriptor.digest)
+                result = await in_thread("unpack", unpack, chunks, None, directory)
+                check_diff_id(result, diff_id)
+                return result
+            channel = Channel()
+            work = asyncio.create_task(in_thread("unpack", unpack, channel, ingest, directory))
+            await channel.fill(source(0, ingest.restart), work)
+            result = await work
+            await blocking(ingest.commit)
+            check_diff_id(result, diff_id)
+            return result
+        finally:
+            ingest.close()
+
+    async def _resume(self, ingest: Ingest, source: BlobSource) -> None:
+        """Complete a partial blob first: what is already here may have to be given up again."""
+        await blocking(lambda: [None for _ in ingest.earlier()])
+        if ingest.offset != ingest.size:
+            async for chunk in source(ingest.offset, ingest.restart):
+                await blocking(ingest.write, chunk)
+        await blocking(ingest.commit)
+
+    def _note(self, digest: str, diff_id: str, result: Unpacked | None) -> None:
+        with self._store.transaction():
+            self._blobs.put(digest, _Blob(diff_id))
+            if result is not None:
+                self._layers.put(diff_id, _Layer(result.size))
+            elif diff_id not in self._layers:
+                self._layers.put(diff_id, _Layer(0))
+
+    async def add_config(self, digest: str, size: int, source: BlobSource) -> None:
+        """Have a small blob of any kind."""
+        async with self._alone(digest):
+            if self.content.has(digest):
+                return
+            ingest = self.content.ingest(digest, size)
+            try:
+                ingest.restart()
+                async for chunk in source(0, ingest.restart):
+                    ingest.write(chunk)
+                ingest.commit()
+            finally:
+                ingest.close()
+
+    # -- collection ----------------------------------------------------------------------------
+
+    async def collect(self, blobs: set[str], diff_ids: set[str], *, partials: bool = False) -> int:
+        """Remove blobs and layers that are neither named nor held nor below a snapshot; gives the bytes freed.
+
+        `partials`: unfinished blobs that nobody writes go as well.
+        """
+        async with self.leases.sweeping:
+            keep_blobs, keep_layers = blobs | self.leases.held(), diff_ids | self.leases.held()
+            gone = []
+            present = []
+            async for info in self._snapshotter.walk():
+                if info.committed:
+                    present.append(info.key)
+                else:
+                    keep_layers.update(info.layers)
+            freed = 0
+            for diff_id in present:
+                if diff_id not in keep_layers:
+                    row = self._layers.get(diff_id)
+                    freed += row.size if row else 0
+                    self._layers.delete(diff_id)
+                    await self._snapshotter.remove(diff_id)
+            for digest in await blocking(self.content.digests):
+                if digest not in keep_blobs:
+                    gone.append(digest)
+                    self._blobs.delete(digest)
+            freed += sum([await blocking(self.content.remove, digest) for digest in gone])
+            if partials:
+                freed += await blocking(self.content.clear_partials, keep_blobs)
+            return freed
+
+    # -- power loss ----------------------------------------------------------------------------
+
+    def _settle_later(self) -> None:
+        if self._settling is None or self._settling.done():
+            self._settling = asyncio.create_task(self._settle(), name="settle-content")
+
+    async def _settle(self) -> None:
+        """Write to disk what was taken in, once it has been quiet for a moment."""
+        while True:
+            await asyncio.sleep(_SETTLE_SECONDS)
+            fresh = [(diff_id, row) for diff_id, row in self._layers.items() if not row.settled]
+            if await in_thread("syncfs", self.content.settle):
+                break
+        with self._store.transaction():
+            for diff_id, row in fresh:
+                if self._layers.get(diff_id) is row:
+                    self._layers.put(diff_id, _Layer(row.size, settled=True))
+
+    async def recover(self) -> None:
+        """After a power loss: drop broken blobs, and layers that may be broken, for `missing` to bring back."""
+        if not self.content.suspects:
+            return
+        log.warning("the power failed while images were written: checking every blob")
+        for digest in await in_thread("verify", self.content.verify):
+            log.warning("blob %s is broken and was removed", digest)
+            self._blobs.delete(digest)
+        in_use: set[str] = set()
+        present = []
+        async for info in self._snapshotter.walk():
+            in_use.update(info.layers)
+            if info.committed:
+                present.append(info.key)
+        for diff_id in present:
+            row = self._layers.get(diff_id)
+            if (row is None or not row.settled) and diff_id not in in_use:
+                self._layers.delete(diff_id)
+                await self._snapshotter.remove(diff_id)
+
+    async def restore(self, descriptor: Descriptor, diff_id: str) -> None:
+        """Unpack a layer again from its blob. Raises NotFound when the blob is gone too."""
+        if not self.content.has(descriptor.digest):
+            raise NotFound(f"No such blob: {descriptor.digest}")
+        await self.ensure(descriptor, diff_id, no_source)
+
+    async def close(self) -> None:
+        """Stop settling; the marker stays until the next time."""
+        if self._settling is not None:
+            self._settling.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._settling
+
+
+async def no_source(offset: int, restart: Callable[[], None]) -> AsyncIterator[bytes]:
+    """The source of what is here already."""
+    for chunk in ():
+        yield chunk
+
+
+def local_source(chunks: Callable[[], Iterator[bytes]]) -> BlobSource:
+    """A source that reads pieces of something local, in threads."""
+
+    async def source(offset: int, restart: Callable[[], None]) -> AsyncIterator[bytes]:
+        if offset:
+            restart()
+        pieces = chunks()
+        while chunk := await blocking(next, pieces, b""):
+            yield chunk
+
+    return source
+
+
+def check_diff_id(result: Unpacked, diff_id: str) -> None:
+    """Docker's answer to a layer that is not what the configuration says."""
+    if result.diff_id != diff_id:
+        raise InvalidArgument(
+            f"layers from manifest don't match image configuration: {diff_id} was announced, {result.diff_id} came"
+        )
