@@ -138,7 +138,8 @@ class Spawner:
     """Starts programs from a thread of its own, which `prepare` may have moved to another mount namespace.
 
     A child inherits the namespaces of the thread that starts it. It gets no descriptor but its three
-    streams and those named. Starting takes vfork(2) and execve(2): nothing of the daemon is copied.
+    streams and those named, and a session of its own, out of reach of the terminal's signals.
+    Starting takes vfork(2) and execve(2): nothing of the daemon is copied.
     """
 
     def __init__(self, prepare: Callable[[], None] | None = None) -> None:
@@ -174,7 +175,14 @@ class Spawner:
         self._ready()
         stdin, stdout, stderr = (subprocess.DEVNULL if fd is None else fd for fd in streams)
         return subprocess.Popen(
-            argv, stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=tuple(keep), cwd=cwd, env=dict(env)
+            argv,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            pass_fds=tuple(keep),
+            cwd=cwd,
+            env=dict(env),
+            start_new_session=True,
         )
 
     async def spawn(

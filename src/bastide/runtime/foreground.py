@@ -12,6 +12,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import signal
 import socket
 import struct
 import termios
@@ -43,28 +44,34 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     terminal: bool
     stdin: bool
     size: TerminalSize | None = None
+    console_socket: bool = True
+    """Whether the runtime hands a terminal over in the foreground; else it copies to one of ours."""
 
 
 class Foreground:
     """A process that was started by `start`. Await `wait`, and `close` it when its exit code was taken."""
 
-    def __init__(self, child: Child, handle: Handle | None, stdio: _Streams) -> None:
+    def __init__(self, child: Child, handle: Handle | None, stdio: _Streams, *, console_socket: bool) -> None:
         self._child, self._handle, self.stdio = child, handle, stdio
+        self._console_socket = console_socket
 
     async def wait(self) -> int:
         """The exit code, 128+n for signal n."""
         code = await self._child.wait()
         return 128 - code if code < 0 else code
 
-    def send(self, signal: int) -> None:
+    def send(self, number: int) -> None:
         """Send a signal. Raises NotFound when it has ended."""
         if self._handle is None:
             raise NotFound("the process has ended")
-        self._handle.send(signal)
+        self._handle.send(number)
 
     def resize(self, size: TerminalSize) -> None:
         """Tell its terminal the size. Raises NotFound when it has none."""
         self.stdio.resize(size)
+        if not self._console_socket:
+            # The runtime looks at our terminal's size when it is told that it has changed.
+            self._child.send(signal.SIGWINCH)
 
     def close(self) -> None:
         """Let go of the process's handles; the streams are closed by who holds them."""
@@ -81,7 +88,9 @@ async def start(order: Order, spawner: Spawner) -> Foreground:
     argv = [*order.argv, "exec", "--process", str(spec), "--pid-file", str(pid_file)]
     try:
         with Watch(order.directory) as watch:
-            if order.terminal:
+            if order.terminal and not order.console_socket:
+                child, streams = await _on_own_terminal(argv, order, spawner)
+            elif order.terminal:
                 child, streams = await _on_terminal(argv, order, spawner)
             else:
                 child, streams = await _on_pipes([*argv, order.container], order.stdin, spawner)
@@ -95,7 +104,7 @@ async def start(order: Order, spawner: Spawner) -> Foreground:
             raise await _failure(order, child, streams)
         if order.size is not None and order.terminal:
             streams.resize(order.size)
-        return Foreground(child, _handle(pid_file, child), streams)
+        return Foreground(child, _handle(pid_file, child), streams, console_socket=order.console_socket)
     finally:
         spec.unlink(missing_ok=True)
         pid_file.unlink(missing_ok=True)
@@ -178,6 +187,22 @@ async def _on_terminal(argv: list[str], order: Order, spawner: Spawner) -> tuple
         return child, errors
     await errors.close()
     return child, _Streams({master: Stream.STDOUT}, master, terminal=True)
+
+
+async def _on_own_terminal(argv: list[str], order: Order, spawner: Spawner) -> tuple[Child, _Streams]:
+    """The runtime gets a terminal of the host and copies between it and the one in the container."""
+    master, slave = os.openpty()
+    streams = _Streams({master: Stream.STDOUT}, master, terminal=True)
+    if order.size is not None:
+        streams.resize(order.size)
+    try:
+        child = await spawner.spawn([*argv, "--tty", order.container], stdin=slave, stdout=slave, stderr=slave)
+    except BaseException:
+        await streams.close()
+        raise
+    finally:
+        os.close(slave)
+    return child, streams
 
 
 async def _master(listener: socket.socket, child: Child) -> int | None:

@@ -79,6 +79,10 @@ class OCI(Runtime):
 
     features: ClassVar[frozenset[Feature]] = FEATURES
     package: ClassVar[str] = ""
+    compiled_filters: ClassVar[bool] = False
+    """Whether the program takes a filter that is compiled already."""
+    console_socket: ClassVar[bool] = True
+    """Whether its `exec` hands the terminal over in the foreground too."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
@@ -87,6 +91,7 @@ class OCI(Runtime):
         self._private = hybrid_is_refused()
         self._spawner = Spawner(hide_hybrid if self._private else None)
         self._host: spec.Host | None = None
+        self._warm = False
         self._probe: Probe | None = None
         self._monitor_made: Monitor | None = None
         self._configs: dict[str, _Config] = {}
@@ -203,7 +208,7 @@ class OCI(Runtime):
             await self._see(wanted)
         async with AsyncExitStack() as until:
             staged = await stage(wanted, self._spawner, private=self._private, until=until)
-            (bundle.directory / "config.json").write_bytes(spec.build(staged, self._host))
+            (bundle.directory / "config.json").write_bytes(await self._spec(staged))
             launch = Launch(
                 id=bundle.id,
                 directory=bundle.directory,
@@ -216,6 +221,14 @@ class OCI(Runtime):
                 await self._monitor.create(launch)
             except Refused as error:
                 raise refusal(str(error), bundle.process.args[0], "create") from error
+
+    async def _spec(self, bundle: Bundle) -> bytes:
+        """The configuration. The first one compiles a filter, which takes a while: off the event loop."""
+        assert self._host is not None
+        if self._warm:
+            return spec.build(bundle, self._host, compiled=self.compiled_filters)
+        self._warm = True
+        return await blocking(spec.build, bundle, self._host, compiled=self.compiled_filters)
 
     async def _see(self, bundle: Bundle) -> None:
         """See to it that the namespace of the programs has the container's root and directory as they are now."""
@@ -261,6 +274,7 @@ class OCI(Runtime):
             terminal=process.terminal,
             stdin=process.stdin,
             size=process.size,
+            console_socket=self.console_socket,
         )
         started = await foreground.start(order, self._spawner)
         self._execs[container, exec_id] = started
@@ -464,6 +478,7 @@ class Crun(OCI, name="crun", isolation=Isolation.CONTAINER):
     """The default: small and quick."""
 
     package = "crun"
+    compiled_filters = True
 
     async def _release(self, container: str) -> None:
         """What `crun start` does, without its 4 ms: one byte into the fifo that the process waits at.
@@ -495,3 +510,4 @@ class Runc(OCI, name="runc", isolation=Isolation.CONTAINER):
     """The reference."""
 
     package = "runc"
+    console_socket = False

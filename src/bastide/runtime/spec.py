@@ -18,7 +18,7 @@ from bastide.host.paths import root_of
 from bastide.model.container import HostConfig
 from bastide.model.errors import InvalidArgument, Unsupported
 from bastide.model.process import Bundle, DirectoryRoot, Mount, Process, Struct
-from bastide.runtime import limits, seccomp, sysctls, users
+from bastide.runtime import filters, limits, seccomp, sysctls, users
 
 VERSION = "1.0.2"
 INIT_TARGET = "/sbin/docker-init"
@@ -102,8 +102,11 @@ def security(options: Iterable[str]) -> Security:
     return Security(**found)
 
 
-def build(bundle: Bundle, host: Host) -> bytes:
-    """`config.json` of a container. Raises InvalidArgument, Unsupported."""
+def build(bundle: Bundle, host: Host, *, compiled: bool = False) -> bytes:
+    """`config.json` of a container. `compiled`: the runtime takes filters that are programs already.
+
+    Raises InvalidArgument, Unsupported.
+    """
     wanted = bundle.host_config
     if not isinstance(bundle.root, DirectoryRoot):
         raise Unsupported("this runtime needs a root that is a directory on the host")
@@ -121,10 +124,18 @@ def build(bundle: Bundle, host: Host) -> bytes:
         "mounts": _mounts(bundle, host, options),
         "linux": _linux(bundle, host, options),
     }
+    annotations = dict(bundle.annotations)
+    if filters.ANNOTATION in annotations:
+        raise InvalidArgument(f"annotation {filters.ANNOTATION} is not allowed: use --security-opt seccomp=FILE")
+    if compiled and config["linux"].get("seccomp") is not None and not options.seccomp:
+        program = filters.compiled(_held(bundle, host))
+        if program is not None:
+            annotations[filters.ANNOTATION] = program
+            config["linux"]["seccomp"] = filters.CLOSED
     if wanted.init:
         config["process"]["args"] = [INIT_TARGET, "--", *config["process"]["args"]]
-    if bundle.annotations:
-        config["annotations"] = bundle.annotations
+    if annotations:
+        config["annotations"] = annotations
     return msgspec.json.encode(config)
 
 
@@ -260,16 +271,20 @@ def _linux(bundle: Bundle, host: Host, options: Security) -> dict[str, Any]:
     propagation = _root_propagation(bundle.mounts)
     if propagation:
         section["rootfsPropagation"] = propagation
-    filters = _filters(bundle, host, options)
-    if filters is not None:
-        section["seccomp"] = filters
+    chosen = _filter(bundle, host, options)
+    if chosen is not None:
+        section["seccomp"] = chosen
     return section
 
 
-def _filters(bundle: Bundle, host: Host, options: Security) -> msgspec.Raw | dict[str, Any] | None:
+def _held(bundle: Bundle, host: Host) -> list[str]:
+    return [name for name in bundle.process.capabilities if name in host.capabilities]
+
+
+def _filter(bundle: Bundle, host: Host, options: Security) -> msgspec.Raw | dict[str, Any] | None:
     if options.seccomp == "unconfined" or (bundle.host_config.privileged and not options.seccomp):
         return None
-    held = [name for name in bundle.process.capabilities if name in host.capabilities]
+    held = _held(bundle, host)
     return seccomp.custom(options.seccomp, held) if options.seccomp else seccomp.default(held)
 
 
