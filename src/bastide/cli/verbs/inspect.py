@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bastide.cli.grammar import STRING, SWITCH, Command, CommandError, Options, UsageError
+from bastide.cli.grammar import STRING, SWITCH, Command, CommandError, Options
 from bastide.cli.show import text
 from bastide.cli.verbs.formats import SHORT_FORMAT
 from bastide.client import Unreachable, codec
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from bastide.client import Client, Object
 
+_BAD_TEMPLATE = 64  # docker's own status
 _ORDER = ("container", "image", "network", "volume")
 
 
@@ -31,7 +32,8 @@ def inspect(client: Client, options: Options) -> int:
     """Show objects of any kind, or of the one that `--type` names."""
     kind = options.text("type")
     if "type" in options and kind not in _ORDER:
-        raise UsageError(f'"{kind}" is not a valid value for --type: one of {", ".join(_ORDER)}', 1)
+        known = ", ".join(f'"{name}"' for name in _ORDER)
+        raise CommandError(f'unknown type: "{kind}": must be one of {known}')
     return show(client, options, kind)
 
 
@@ -76,6 +78,9 @@ def _print(found: list[Object], form: str) -> None:
 
     try:
         template = Template(form)
+    except TemplateError as error:
+        raise CommandError(f"template parsing error: {error}", _BAD_TEMPLATE) from None
+    try:
         for item in found:
             text.out(template.render(item))
     except TemplateError as error:
