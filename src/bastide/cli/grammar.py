@@ -130,7 +130,7 @@ def check_count(name: str, command: Command, count: int) -> None:
         wanted = f"requires at most {_arguments(high)}"
     else:
         return
-    raise UsageError(f"'bastide {name}' {wanted}", 1)
+    raise UsageError(f"bastide: 'bastide {name}' {wanted}", 1)
 
 
 def _arguments(count: int) -> str:

@@ -9,7 +9,7 @@ from bastide.cli import commands
 from bastide.cli.grammar import CommandError, Options, UsageError, parse
 from bastide.cli.show import text
 from bastide.client import Client, Endpoint, Unreachable
-from bastide.model.errors import BastideError
+from bastide.model.errors import BastideError, InvalidArgument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,11 +71,15 @@ def run(name: str, command: Command, words: list[str], given: Options) -> int:
 
             text.put(pages.page(name, command, pages.width()))
             return 0
+    except UsageError as error:
+        return _misused(name, str(error), error.code)
+    try:
         return command.run(_client(given), options)
     except UsageError as error:
-        text.err(text.one_line(str(error)))
-        text.err(f"See 'bastide {name} --help'.")
-        return error.code
+        message = str(error)
+        return _misused(
+            name, message if message.startswith("invalid argument") else _prefix(name) + message, error.code
+        )
     except CommandError as error:
         text.err(_prefix(name) + text.one_line(str(error)))
         return error.code
@@ -83,7 +87,8 @@ def run(name: str, command: Command, words: list[str], given: Options) -> int:
         text.err(error.message)
         return _ENGINE_ERROR if name in _CARRIERS else 1
     except BastideError as error:
-        text.err(f"{_prefix(name)}Error response from daemon: {error.message}")
+        origin = "" if type(error).__name__ == "StreamError" else "Error response from daemon: "
+        text.err(f"{_prefix(name)}{origin}{error.message}")
         return _ENGINE_ERROR if name in _CARRIERS else 1
     except OSError as error:
         if "debug" in given:
@@ -91,6 +96,12 @@ def run(name: str, command: Command, words: list[str], given: Options) -> int:
         where = f"{error.filename}: " if error.filename else ""
         text.err(f"bastide: {where}{error.strerror or error}")
         return _ENGINE_ERROR if name in _CARRIERS else 1
+
+
+def _misused(name: str, message: str, code: int) -> int:
+    text.err(text.one_line(message))
+    text.err(f"See 'bastide {name} --help'.")
+    return code
 
 
 def _prefix(name: str) -> str:
@@ -126,7 +137,10 @@ def _client(given: Options) -> Client:
             environment["DOCKER_TLS"] = "1"
         if given.on("tlsverify"):
             environment["DOCKER_TLS_VERIFY"] = "1"
-    endpoint = Endpoint.from_environment(environment)
+    try:
+        endpoint = Endpoint.from_environment(environment)
+    except InvalidArgument as error:
+        raise CommandError(error.message) from None
     if endpoint.tls is not None:
         endpoint.tls.authority = given.text("tlscacert", endpoint.tls.authority)
         endpoint.tls.certificate = given.text("tlscert", endpoint.tls.certificate)

@@ -131,12 +131,16 @@ class Containers:
 
     def stat(self, name: str, path: str) -> Object:
         """What `path` is, inside the container: `name`, `size`, `mode` (Go's bits), `mtime`, `linkTarget`."""
+        response = self._client.open("HEAD", f"/containers/{segment(name)}/archive", {"path": path})
+        self._client.keep(response)
+        return self.described(response)
+
+    def described(self, response: Response) -> Object:
+        """What the path is that an archive was made of, as `stat` tells it."""
         from binascii import a2b_base64
 
         from bastide.client.codec import decode
 
-        response = self._client.open("HEAD", f"/containers/{segment(name)}/archive", {"path": path})
-        self._client.keep(response)
         result: Object = decode(a2b_base64(response.headers.get("x-docker-container-path-stat", "e30=")))
         return result
 

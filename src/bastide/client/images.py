@@ -1,7 +1,7 @@
 """Images over the API: registries, archives, names, builds.
 
 Progress comes as an iterator of Docker's messages (`status`, `progressDetail`, `id`, `stream`, `aux`);
-a message that carries an error ends the iteration with BastideError.
+a message that carries an error ends the iteration with StreamError.
 """
 
 from __future__ import annotations
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
     from bastide.client import Filters, Object, Objects
     from bastide.client.http import Response
+
+
+class StreamError(BastideError):
+    """What went wrong after the daemon had begun to answer."""
 
 
 class Images:
@@ -96,6 +100,6 @@ class Images:
             message: Object = decode(line)
             if message.get("error") or message.get("errorDetail"):
                 detail = message.get("errorDetail") or {}
-                raise BastideError(str(detail.get("message") or message.get("error")))
+                raise StreamError(str(detail.get("message") or message.get("error")))
             yield message
         self._client.keep(response)

@@ -25,8 +25,7 @@ def split(reference: str) -> tuple[str, str]:
     if not path.strip("/") or path.startswith("/") or path.endswith("/") or "//" in path:
         raise CommandError("invalid reference format")
     if set(path) - _NAME:
-        lower = not set(path.lower()) - _NAME
-        reason = f": repository name ({path}) must be lowercase" if lower else ""
+        reason = f": repository name ({path}) must be lowercase" if path.lower() != path else ""
         raise CommandError(f"invalid reference format{reason}")
     return name, digest if at else tag
 

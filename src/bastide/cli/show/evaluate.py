@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 # Fields that Docker's answers leave out when they are empty, though its templates know them.
 _OMITTED: dict[str, Any] = {
     "Annotations": {},
+    "ArgsEscaped": False,
+    "ExposedPorts": None,
     "Health": None,
     "Healthcheck": None,
     "ImageManifestDescriptor": None,
@@ -24,7 +26,11 @@ _OMITTED: dict[str, Any] = {
     "MacAddress": "",
     "Mounts": [],
     "NetworkDisabled": False,
+    "OnBuild": None,
+    "Runtime": "",
     "Shell": [],
+    "SizeRootFs": None,
+    "SizeRw": None,
     "StopSignal": "",
     "StopTimeout": None,
     "StorageOpt": {},
@@ -259,7 +265,17 @@ class Nil:
         return False
 
 
-_NIL_POINTERS = ("Health", "Healthcheck", "Init", "MemorySwappiness", "OomKillDisable", "PidsLimit", "StopTimeout")
+_NIL_POINTERS = (
+    "Health",
+    "Healthcheck",
+    "Init",
+    "MemorySwappiness",
+    "OomKillDisable",
+    "SizeRootFs",
+    "SizeRw",
+    "PidsLimit",
+    "StopTimeout",
+)
 _NIL_MAPS = ("Annotations", "DriverOpts", "ExposedPorts", "Labels", "Options", "PortBindings", "Ports", "Volumes")
 
 

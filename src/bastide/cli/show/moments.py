@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from bastide.cli.grammar import UsageError
+from bastide.cli.grammar import CommandError
 from bastide.cli.options.quantities import duration
 from bastide.cli.show.units import human_duration
 
@@ -43,7 +43,7 @@ def _days(year: int, month: int, day: int) -> int:
 
 
 def timestamp(word: str) -> str:
-    """`42m` (ago), a date, a time or seconds, as the API takes it: `seconds.nanoseconds`. Raises UsageError."""
+    """`42m` (ago), a date, a time or seconds, as the API takes it: `seconds.nanoseconds`. Raises CommandError."""
     if not word.replace(".", "", 1).strip("0123456789"):
         return word
     try:
@@ -52,7 +52,7 @@ def timestamp(word: str) -> str:
         try:
             moment = parse(word)
         except ValueError:
-            raise UsageError(f'"{word}" is neither a time (2013-01-02T13:23:37Z) nor a duration (42m)') from None
+            raise CommandError(f'failed to parse value as time or duration: "{word}"') from None
         if not word.endswith(("Z", "z")) and _zone(word.replace(" ", "T").partition("T")[2])[1] == 0:
             moment += _local_offset(moment)
     return f"{moment // _NANO}.{moment % _NANO:09}"

@@ -65,6 +65,7 @@ class Listing:
         from bastide.cli.show.evaluate import Row, Template
 
         titles = {name: _constant(title) for name, title in self.titles.items()}
+        titles["Label"] = _label_title
         source = form.replace("\\t", "\t").replace("\\n", "\n")
         try:
             template = Template(source)
@@ -91,6 +92,11 @@ def each(form: str, values: Sequence[Any]) -> list[str]:
         return [template.render(value) for value in values]
     except TemplateError as error:
         raise CommandError(f"failed to execute template: {error}") from None
+
+
+def _label_title(name: str) -> str:
+    """The title over `.Label "com.example.some-key"`: its last part, in words."""
+    return name.rpartition(".")[2].replace("-", " ").replace("_", " ")
 
 
 def _constant(title: str) -> Callable[..., str]:

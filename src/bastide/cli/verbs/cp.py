@@ -68,9 +68,10 @@ def _content_only(path: str) -> bool:
 
 def _from(client: Client, container: str, source: str, target: str, options: Options, counter: _Counter) -> None:
     source = source or "/"
-    details = client.containers.stat(container, source)
-    if options.on("follow-link") and details["mode"] & _IS_LINK:
-        source, details = _followed(client, container, source, details)
+    if options.on("follow-link"):
+        details = client.containers.stat(container, source)
+        if details["mode"] & _IS_LINK:
+            source, _ = _followed(client, container, source, details)
     response = client.containers.get_archive(container, source)
     if target == "-":
         for block in response.blocks():
@@ -78,6 +79,7 @@ def _from(client: Client, container: str, source: str, target: str, options: Opt
         return
     from bastide.cli import archives
 
+    details = client.containers.described(response)
     folder = bool(details["mode"] & _IS_FOLDER)
     base, name = _local_place(target, source, folder=folder)
     old = details["name"].rstrip("/") or "/"
@@ -116,6 +118,8 @@ def _followed(client: Client, container: str, path: str, details: Object) -> tup
 
 def _to(client: Client, container: str, source: str, target: str, options: Options, counter: _Counter) -> None:
     target = target or "/"
+    if source != "-" and not os.path.lexists(source):
+        raise CommandError(f"lstat {source}: no such file or directory")
     details = _target(client, container, target)
     if details is not None and details["mode"] & _IS_LINK:
         try:
@@ -133,8 +137,6 @@ def _to(client: Client, container: str, source: str, target: str, options: Optio
         return
     from bastide.cli import archives
 
-    if not os.path.lexists(source):
-        raise CommandError(f"lstat {os.path.abspath(source)}: no such file or directory")  # noqa: PTH100
     path = os.path.realpath(source) if options.on("follow-link") or _content_only(source) else source.rstrip("/") or "/"
     folder = os.path.isdir(path) and not os.path.islink(path)  # noqa: PTH112, PTH114
     base, name = _far_place(container, source, target, details, folder=folder)
@@ -145,8 +147,7 @@ def _target(client: Client, container: str, target: str) -> Object | None:
     try:
         return client.containers.stat(container, target)
     except NotFound:
-        client.containers.inspect(container)  # tells a missing container from a missing path
-        return None
+        return None  # whether the container or the path is missing, the copy itself will tell
 
 
 def _far_place(container: str, source: str, target: str, details: Object | None, *, folder: bool) -> tuple[str, str]:

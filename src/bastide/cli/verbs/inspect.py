@@ -33,6 +33,7 @@ def inspect(client: Client, options: Options) -> int:
     kind = options.text("type")
     if "type" in options and kind not in _ORDER:
         known = ", ".join(f'"{name}"' for name in _ORDER)
+        known = ", ".join([f'"{name}"' for name in _ORDER])
         raise CommandError(f'unknown type: "{kind}": must be one of {known}')
     return show(client, options, kind)
 

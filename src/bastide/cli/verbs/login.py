@@ -57,7 +57,7 @@ def _ask(user: str, password: str) -> tuple[str, str]:
     if user and password:
         return user, password
     if not os.isatty(0):
-        raise CommandError("Cannot perform an interactive login from a non TTY device")
+        raise CommandError("Error: Cannot perform an interactive login from a non TTY device")
     if not user:
         user = input("Username: ").strip()
     if not user:

@@ -99,7 +99,7 @@ def build_cache(client: Client, options: Options) -> int:
     what = "all build cache" if options.on("all") else "all dangling build cache"
     if agreed(options, f"WARNING! This will remove {what}."):
         reclaimed = _build_cache(client, options)
-        text.out(f"Total:\t{units.human_size(reclaimed)}")
+        text.out(f"Total reclaimed space: {units.human_size(reclaimed)}")
     return 0
 
 

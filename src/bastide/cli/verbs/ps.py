@@ -42,7 +42,7 @@ def ps(client: Client, options: Options) -> int:
     form = options.text("format")
     last = 1 if options.on("latest") else options.number("last", -1)
     quiet = options.on("quiet")
-    sized = options.on("size") or (not quiet and (".Size" in form or "json" in form))
+    sized = options.on("size") or (not quiet and (".Size" in form or "json ." in form))
     found = client.containers.list(options.on("all") or last > 0, last, sized, filters(options.all("filter")))
     whole = options.on("no-trunc")
     if quiet and form in ("", "table"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bastide.cli.grammar import Command, Options
+from bastide.cli.grammar import Command, CommandError, Options
 from bastide.cli.options import references
 
 TYPE_CHECKING = False
@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 def tag(client: Client, options: Options) -> int:
     """Give an image one more name."""
     source, target = options.arguments
-    name, label = references.split(target)
+    try:
+        name, label = references.split(target)
+    except CommandError as error:
+        raise CommandError(f'Error parsing reference: "{target}" is not a valid repository/tag: {error}') from None
     client.images.tag(source, name, label or "latest")
     return 0
 
