@@ -1,0 +1,454 @@
+/* The guest's own system: boot of the template, then identity, root file system and files of a clone. */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/openat2.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "agent.h"
+
+#define TREE "/tree" /* /dev and /sys of the container, made while the template boots */
+#define BASE "/disk/base"
+#define UPPER "/disk/upper"
+#define FILES "/run/files"
+
+static char base_device[32], upper_device[32];
+static bool mounted, discard, has_disks, privileged, readonly;
+
+int write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC | O_CREAT | O_TRUNC, 0644);
+	if (fd < 0)
+		return -1;
+	ssize_t done = write(fd, text, strlen(text));
+	close(fd);
+	return done < 0 ? -1 : 0;
+}
+
+/* Open a path of the container without leaving its tree. */
+int open_in_root(const char *path, int flags, bool make_directory)
+{
+	static int root = -1;
+	struct open_how how = {.flags = flags | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
+	if (flags & O_CREAT)
+		how.mode = 0644;
+	if (root < 0 || !mounted) {
+		if (root >= 0)
+			close(root);
+		root = open(ROOT, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	}
+	int fd = (int)syscall(SYS_openat2, root, path, &how, sizeof how);
+	if (fd >= 0 || errno != ENOENT || !make_directory)
+		return fd;
+	char parent[4096];
+	snprintf(parent, sizeof parent, "%s", path);
+	char *slash = strrchr(parent, '/');
+	if (!slash || !slash[1])
+		return -1;
+	*slash = 0;
+	int above = open_in_root(slash == parent ? "/" : parent, O_PATH | O_DIRECTORY, true);
+	if (above < 0)
+		return -1;
+	if (mkdirat(above, slash + 1, 0755) < 0 && errno != EEXIST) {
+		close(above);
+		return -1;
+	}
+	close(above);
+	return (int)syscall(SYS_openat2, root, path, &how, sizeof how);
+}
+
+static void must(int result, const char *what)
+{
+	if (result < 0)
+		die(what);
+}
+
+static void load_module(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	if (syscall(SYS_finit_module, fd, "", 0) < 0 && errno != EEXIST && errno != ENODEV)
+		fprintf(stderr, "bastide agent: %s: %s\n", path, strerror(errno));
+	close(fd);
+}
+
+/* Load what /modules/order lists, a file name a line, dependencies first. */
+static void load_modules(void)
+{
+	char line[256], path[300];
+	FILE *file = fopen("/modules/order", "re");
+	while (file && fgets(line, sizeof line, file)) {
+		line[strcspn(line, "\n")] = 0;
+		snprintf(path, sizeof path, "/modules/%s", line);
+		load_module(path);
+	}
+	if (file)
+		fclose(file);
+}
+
+static void make_node(const char *name, int major_number, int minor_number)
+{
+	char path[64];
+	snprintf(path, sizeof path, TREE "/dev/%s", name);
+	must(mknod(path, S_IFCHR | 0666, makedev(major_number, minor_number)), path);
+	chmod(path, 0666);
+}
+
+/* The container's /dev: what the OCI runtime specification lists under "Default devices". */
+static void make_dev(void)
+{
+	must(mount("tmpfs", TREE "/dev", "tmpfs", MS_NOSUID | MS_STRICTATIME, "mode=755,size=65536k"), "dev");
+	make_node("null", 1, 3);
+	make_node("zero", 1, 5);
+	make_node("full", 1, 7);
+	make_node("random", 1, 8);
+	make_node("urandom", 1, 9);
+	make_node("tty", 5, 0);
+	must(symlink("/proc/self/fd", TREE "/dev/fd"), "fd");
+	must(symlink("/proc/self/fd/0", TREE "/dev/stdin"), "stdin");
+	must(symlink("/proc/self/fd/1", TREE "/dev/stdout"), "stdout");
+	must(symlink("/proc/self/fd/2", TREE "/dev/stderr"), "stderr");
+	must(symlink("/proc/kcore", TREE "/dev/core"), "core");
+	must(symlink("pts/ptmx", TREE "/dev/ptmx"), "ptmx");
+	mkdir(TREE "/dev/pts", 0755);
+	mkdir(TREE "/dev/shm", 01777);
+	mkdir(TREE "/dev/mqueue", 0755);
+	must(mount("devpts", TREE "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC,
+		   "newinstance,ptmxmode=0666,mode=0620,gid=5"),
+	     "devpts");
+	must(mount("shm", TREE "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=1777,size=65536k"),
+	     "shm");
+	mount("mqueue", TREE "/dev/mqueue", "mqueue", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+}
+
+static void make_sys(void)
+{
+	unsigned long flags = MS_NOSUID | MS_NODEV | MS_NOEXEC;
+	must(mount("sysfs", TREE "/sys", "sysfs", flags, NULL), "sys");
+	mount("cgroup", TREE "/sys/fs/cgroup", "cgroup2", flags, NULL);
+}
+
+/* Which block device is which: the host gives them serial numbers. */
+static void find_disks(void)
+{
+	DIR *directory = opendir("/sys/block");
+	struct dirent *entry;
+	while (directory && (entry = readdir(directory))) {
+		char path[300], serial[32] = "";
+		snprintf(path, sizeof path, "/sys/block/%s/serial", entry->d_name);
+		int fd = open(path, O_RDONLY | O_CLOEXEC);
+		if (fd < 0)
+			continue;
+		if (read(fd, serial, sizeof serial - 1) > 0 && strlen(entry->d_name) < 20) {
+			serial[strcspn(serial, "\n")] = 0;
+			char *device = !strcmp(serial, "base") ? base_device : !strcmp(serial, "upper") ? upper_device : NULL;
+			if (device)
+				sprintf(device, "/dev/%.20s", entry->d_name);
+		}
+		close(fd);
+	}
+	if (directory)
+		closedir(directory);
+}
+
+/* Everything that can be done before it is known which container this will be. */
+void system_boot(void)
+{
+	static const char *const directories[] = {"/proc", "/sys", "/dev", "/run", TREE, "/disk", BASE, UPPER, ROOT, NULL};
+	umask(0);
+	for (int i = 0; directories[i]; i++)
+		mkdir(directories[i], 0755);
+	must(mount("proc", "/proc", "proc", 0, NULL), "/proc");
+	must(mount("sysfs", "/sys", "sysfs", 0, NULL), "/sys");
+	if (mount("devtmpfs", "/dev", "devtmpfs", 0, NULL) < 0 && errno != EBUSY)
+		die("/dev");
+	int console = open("/dev/console", O_RDWR);
+	for (int fd = 0; console >= 0 && fd < 3; fd++)
+		dup2(console, fd);
+	if (console > 2)
+		close(console);
+	load_modules();
+	must(mount("tmpfs", "/run", "tmpfs", 0, "mode=755"), "/run");
+	mkdir(FILES, 0755);
+	mkdir(TREE "/dev", 0755);
+	mkdir(TREE "/sys", 0755);
+	make_dev();
+	make_sys();
+	find_disks();
+	network_boot();
+	umask(022);
+}
+
+/* Move or bind `source` onto a path of the container, making the path when it lacks. */
+static int place(const char *source, const char *target, unsigned long flags)
+{
+	char path[32];
+	int fd = open_in_root(target, O_PATH, true);
+	if (fd < 0)
+		return -1;
+	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+	int result = mount(source, path, NULL, flags, NULL);
+	close(fd);
+	return result;
+}
+
+/* Bind one of the files that the host writes over the image's own. */
+static void place_file(const char *source, const char *target)
+{
+	char path[32];
+	int fd = open_in_root(target, O_PATH, false);
+	if (fd < 0) {
+		int made = open_in_root("/etc", O_PATH | O_DIRECTORY, true);
+		if (made >= 0)
+			close(made);
+		made = open_in_root(target, O_CREAT | O_WRONLY, false);
+		if (made >= 0)
+			close(made);
+		fd = open_in_root(target, O_PATH, false);
+	}
+	if (fd < 0)
+		return;
+	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+	mount(source, path, NULL, MS_BIND, NULL);
+	close(fd);
+}
+
+static int failed(char *error, size_t size, const char *what)
+{
+	snprintf(error, size, "%s in the guest: %s", what, strerror(errno));
+	return -1;
+}
+
+/* Mount the two disks and lay one over the other. The block devices' caches may hold the template's placeholders. */
+static int mount_disks(char *error, size_t size)
+{
+	const char *devices[] = {base_device, upper_device};
+	for (int i = 0; i < 2; i++) {
+		int fd = open(devices[i], O_RDONLY | O_CLOEXEC);
+		if (fd < 0)
+			return failed(error, size, "open of a disk");
+		ioctl(fd, BLKFLSBUF, 0);
+		close(fd);
+	}
+	if (mount(base_device, BASE, "erofs", MS_RDONLY | MS_NODEV, NULL) < 0)
+		return failed(error, size, "mount of the image");
+	if (mount(upper_device, UPPER, "ext4", MS_NODEV | MS_NOATIME, "noinit_itable,nobarrier") < 0)
+		return failed(error, size, "mount of the writable disk");
+	if (mount("overlay", ROOT, "overlay", 0,
+		  "lowerdir=" BASE ",upperdir=" UPPER "/upper,workdir=" UPPER "/work") < 0)
+		return failed(error, size, "mount of the overlay");
+	return 0;
+}
+
+/* Bring the root up; a template per image does this before it is saved. */
+const char *system_mount(char *error, size_t size)
+{
+	if (mounted)
+		return NULL;
+	if (mount_disks(error, size) < 0)
+		return error;
+	has_disks = true;
+	if (place(TREE "/dev", "/dev", MS_MOVE) < 0 || place(TREE "/sys", "/sys", MS_MOVE) < 0) {
+		failed(error, size, "mount of /dev and /sys");
+		return error;
+	}
+	int fd = open_in_root("/proc", O_PATH | O_DIRECTORY, true);
+	if (fd >= 0)
+		close(fd);
+	mounted = true;
+	return NULL;
+}
+
+/* `name NUL value`: a sysctl below /proc/sys, dots for slashes. */
+static void set_sysctl(const struct field_value *value)
+{
+	char **pair = field_list(value), path[256];
+	if (pair[0] && pair[1] && !strstr(pair[0], "..")) {
+		snprintf(path, sizeof path, "/proc/sys/%s", pair[0]);
+		for (char *at = path + 10; *at; at++)
+			*at = *at == '.' ? '/' : *at;
+		write_file(path, pair[1]);
+	}
+	free(pair);
+}
+
+static unsigned long mount_flag(const char *word)
+{
+	static const struct {
+		const char *word;
+		unsigned long flag;
+	} known[] = {{"ro", MS_RDONLY}, {"nosuid", MS_NOSUID}, {"nodev", MS_NODEV}, {"noexec", MS_NOEXEC}, {"noatime", MS_NOATIME}};
+	for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+		if (!strcmp(word, known[i].word))
+			return known[i].flag;
+	return 0;
+}
+
+/* `target NUL options`: a tmpfs in the container; options are mount(8)'s words. */
+static int mount_tmpfs(const struct field_value *value)
+{
+	char **pair = field_list(value), data[512] = "", path[32], *word;
+	unsigned long flags = 0;
+	char *words = pair[0] && pair[1] ? pair[1] : NULL;
+	while (words && (word = strsep(&words, ","))) {
+		unsigned long flag = mount_flag(word);
+		flags |= flag;
+		if (!flag && strchr(word, '=') && strlen(data) + strlen(word) + 2 < sizeof data)
+			sprintf(data + strlen(data), "%s%s", *data ? "," : "", word);
+	}
+	int fd = pair[0] ? open_in_root(pair[0], O_PATH | O_DIRECTORY, true) : -1;
+	int result = -1;
+	if (fd >= 0) {
+		snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+		result = mount("tmpfs", path, "tmpfs", flags, data);
+		close(fd);
+	}
+	free(pair);
+	return result;
+}
+
+static void set_shm_size(uint64_t size)
+{
+	char options[64];
+	snprintf(options, sizeof options, "mode=1777,size=%llu", (unsigned long long)size);
+	mount("shm", ROOT "/dev/shm", "tmpfs", MS_REMOUNT | MS_NOSUID | MS_NODEV | MS_NOEXEC, options);
+}
+
+static void save_file(const char *name, const struct field_value *value)
+{
+	char path[64], *text = field_text(value);
+	snprintf(path, sizeof path, FILES "/%s", name);
+	write_file(path, text);
+	free(text);
+}
+
+/* What is done as soon as the field is read: identity and contents of files. */
+static const char *apply(const struct field_value *value, char *error, size_t size)
+{
+	const char *failure = NULL;
+	char *text = NULL;
+	switch (value->tag) {
+	case F_SEED: identity_seed(value->bytes, value->length); break;
+	case F_TIME: identity_time(field_u64(value)); break;
+	case F_HOSTNAME: failure = sethostname((const char *)value->bytes, value->length) < 0 ? "hostname" : NULL; break;
+	case F_DOMAINNAME: failure = setdomainname((const char *)value->bytes, value->length) < 0 ? "domainname" : NULL; break;
+	case F_HOSTS: save_file("hosts", value); break;
+	case F_HOSTNAME_FILE: save_file("hostname", value); break;
+	case F_RESOLV: save_file("resolv.conf", value); break;
+	case F_READONLY: readonly = true; break;
+	case F_DISCARD: discard = true; break;
+	case F_PRIVILEGED: privileged = true; break;
+	case F_DISKS: failure = system_mount(error, size); break;
+	case F_INTERFACE:
+		text = field_text(value);
+		failure = network_configure(text, error, size);
+		break;
+	default: break;
+	}
+	free(text);
+	return failure;
+}
+
+/* What needs the root to be mounted. */
+static const char *apply_to_root(const struct field_value *value)
+{
+	switch (value->tag) {
+	case F_HOSTS: place_file(FILES "/hosts", "/etc/hosts"); break;
+	case F_HOSTNAME_FILE: place_file(FILES "/hostname", "/etc/hostname"); break;
+	case F_RESOLV: place_file(FILES "/resolv.conf", "/etc/resolv.conf"); break;
+	case F_TMPFS: return mount_tmpfs(value) < 0 ? "mount of a tmpfs in the guest failed" : NULL;
+	case F_SHM_SIZE: set_shm_size(field_u64(value)); break;
+	case F_SYSCTL: set_sysctl(value); break;
+	default: break;
+	}
+	return NULL;
+}
+
+/* Become the container that the fields describe. Gives the text of an error. */
+const char *system_configure(struct fields fields, char *error, size_t size)
+{
+	static bool configured;
+	struct fields again = fields;
+	struct field_value value;
+	const char *failure = NULL;
+	while (!failure && field_next(&fields, &value))
+		failure = apply(&value, error, size);
+	if (failure || configured || !mounted)
+		return failure;
+	configured = true;
+	while (!failure && field_next(&again, &value))
+		failure = apply_to_root(&value);
+	if (!privileged)
+		mount(NULL, ROOT "/sys", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+	if (!failure && readonly && mount(NULL, ROOT, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY, NULL) < 0)
+		failure = "read-only remount of the root in the guest failed";
+	return failure;
+}
+
+/* Everything written is on the host's disk file when this returns. */
+void system_flush(void)
+{
+	if (discard || !has_disks)
+		return;
+	int fd = open(UPPER, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd >= 0) {
+		syncfs(fd);
+		close(fd);
+	}
+}
+
+/* Hold the writable file system still while the host copies its disk. */
+int system_freeze(bool freeze)
+{
+	int fd = open(UPPER, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	int result = ioctl(fd, freeze ? FIFREEZE : FITHAW, 0);
+	close(fd);
+	return result;
+}
+
+/* How many processes the kernel killed for want of memory. */
+uint64_t system_oom_kills(void)
+{
+	char text[16384];
+	int fd = open("/proc/vmstat", O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return 0;
+	ssize_t length = read(fd, text, sizeof text - 1);
+	close(fd);
+	if (length <= 0)
+		return 0;
+	text[length] = 0;
+	char *at = strstr(text, "\noom_kill ");
+	return at ? strtoull(at + 10, NULL, 10) : 0;
+}
+
+/* The kernel's own files, one after the other, each after a line `=== path`. */
+size_t system_stats(char *text, size_t size)
+{
+	static const char *const paths[] = {"/proc/stat", "/proc/meminfo", "/proc/loadavg", "/proc/net/dev", "/proc/diskstats", NULL};
+	size_t length = 0;
+	for (int i = 0; paths[i]; i++) {
+		length += snprintf(text + length, size - length, "=== %s\n", paths[i]);
+		int fd = open(paths[i], O_RDONLY | O_CLOEXEC);
+		ssize_t count = fd < 0 ? 0 : read(fd, text + length, size - length > 12288 ? 12288 : 0);
+		if (count > 0)
+			length += count;
+		if (fd >= 0)
+			close(fd);
+	}
+	return length;
+}
