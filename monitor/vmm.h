@@ -1,0 +1,50 @@
+/* The VM monitor: for conmon an OCI runtime's `create`, then the process that is the container. */
+#ifndef BASTIDE_VMM_H
+#define BASTIDE_VMM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+#define MAX_FDS 64
+#define MAX_ARGUMENTS 512
+
+/* A descriptor that QEMU gets: `ours` here, `number` there. */
+struct grant {
+	int ours, number;
+};
+
+/* What the file `plan` in the bundle says; hypervisor/plan.py writes it. */
+struct plan {
+	char *arguments[MAX_ARGUMENTS + 1];
+	int argument_count;
+	struct grant grants[MAX_FDS];
+	int grant_count;
+	char *cgroups[32];
+	int cgroup_count;
+	char *preload;
+	uid_t uid;
+	bool leash; /* end when our stdin does: whoever started us is gone */
+	int stdio;  /* our end of the guest's stdio port */
+	int agent;  /* our end of the agent's port: handed to whoever connects to `vendor` */
+	int vendor; /* listening socket */
+	int console; /* what the guest's serial port and QEMU itself print */
+	int console_theirs;
+	int setup; /* a QMP channel of ours, -1 when there is none */
+	char *commands[16]; /* what is sent on it at once, without waiting for answers */
+	int command_count;
+};
+
+/* vmm.c */
+void fail(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));
+
+/* vmm_plan.c */
+void plan_read(struct plan *plan, const char *path);
+
+/* vmm_hypervisor.c */
+pid_t hypervisor_start(const struct plan *plan);
+
+/* vmm_streams.c */
+int streams_run(const struct plan *plan, pid_t hypervisor, bool terminal);
+
+#endif

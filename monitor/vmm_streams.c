@@ -1,0 +1,320 @@
+/* The streams of the main process: frames on the guest's stdio port, plain bytes on ours. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "protocol.h"
+#include "vmm.h"
+
+#define TAIL 4096
+#define STDIN_PIECE 16384
+#define LOST 255 /* exit code when the guest ended without telling its own */
+
+static struct {
+	const struct plan *plan;
+	pid_t hypervisor;
+	bool terminal;
+	uint32_t credit;
+	uint8_t in[2 * (FRAME_HEADER + FRAME_PAYLOAD)];
+	size_t in_length;
+	char tail[TAIL + 1]; /* the last that the console printed */
+	size_t tail_length;
+	int code;
+	bool told, broken;
+} state;
+
+static void write_all(int fd, const void *data, size_t length)
+{
+	const char *at = data;
+	while (length) {
+		ssize_t count = write(fd, at, length);
+		if (count < 0 && errno == EAGAIN) {
+			struct pollfd room = {.fd = fd, .events = POLLOUT};
+			poll(&room, 1, -1);
+			continue;
+		}
+		if (count < 0 && errno == EINTR)
+			continue;
+		if (count <= 0)
+			return;
+		at += count;
+		length -= count;
+	}
+}
+
+static void send_frame(uint8_t type, const void *data, size_t length)
+{
+	static uint8_t message[FRAME_HEADER + STDIN_PIECE];
+	struct frame frame = {.type = type, .length = length};
+	memcpy(message, &frame, FRAME_HEADER);
+	if (length)
+		memcpy(message + FRAME_HEADER, data, length);
+	write_all(state.plan->stdio, message, FRAME_HEADER + length);
+}
+
+static void send_size(void)
+{
+	struct winsize size;
+	uint16_t body[2];
+	if (ioctl(0, TIOCGWINSZ, &size) < 0 || !size.ws_row)
+		return;
+	body[0] = size.ws_row;
+	body[1] = size.ws_col;
+	send_frame(H_RESIZE, body, sizeof body);
+}
+
+static void on_frame(const struct frame *frame, const uint8_t *bytes)
+{
+	uint32_t number[2] = {0};
+	memcpy(number, bytes, frame->length < 8 ? frame->length : 8);
+	switch (frame->type) {
+	case G_STDOUT: write_all(1, bytes, frame->length); break;
+	case G_STDERR: write_all(2, bytes, frame->length); break;
+	case G_WINDOW:
+		if (number[0] <= WINDOW_STDIN - state.credit)
+			state.credit += number[0];
+		break;
+	case G_EXIT:
+		state.told = true;
+		state.code = (int)(number[0] & 255);
+		if (number[1])
+			close(open("oom", O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+		break;
+	default: break;
+	}
+}
+
+/* Take frames from the guest; what breaks the protocol ends the VM. */
+static void on_stdio(void)
+{
+	ssize_t count = read(state.plan->stdio, state.in + state.in_length, sizeof state.in - state.in_length);
+	if (count <= 0) {
+		state.broken = count == 0 || (errno != EINTR && errno != EAGAIN);
+		return;
+	}
+	state.in_length += count;
+	size_t at = 0;
+	while (!state.told && state.in_length - at >= FRAME_HEADER) {
+		struct frame frame;
+		memcpy(&frame, state.in + at, FRAME_HEADER);
+		if (frame.length > FRAME_PAYLOAD) {
+			snprintf(state.tail, sizeof state.tail, "the guest agent sent a frame that is too long");
+			state.broken = true;
+			return;
+		}
+		if (state.in_length - at < FRAME_HEADER + frame.length)
+			break;
+		on_frame(&frame, state.in + at + FRAME_HEADER);
+		at += FRAME_HEADER + frame.length;
+	}
+	memmove(state.in, state.in + at, state.in_length - at);
+	state.in_length -= at;
+}
+
+/* Hand stdin on; false when it has ended. */
+static bool on_stdin(void)
+{
+	char bytes[STDIN_PIECE];
+	size_t room = state.credit < sizeof bytes ? state.credit : sizeof bytes;
+	ssize_t count = read(0, bytes, room);
+	if (count < 0 && (errno == EINTR || errno == EAGAIN))
+		return true;
+	if (count <= 0 && state.plan->leash)
+		state.broken = true;
+	if (count <= 0) {
+		send_frame(H_STDIN_EOF, NULL, 0);
+		return false;
+	}
+	state.credit -= (uint32_t)count;
+	send_frame(H_STDIN, bytes, count);
+	return true;
+}
+
+/* Keep the last of what is printed. */
+static void remember(const char *bytes, size_t count)
+{
+	if (state.tail_length + count > TAIL) {
+		size_t kept = TAIL - count;
+		memmove(state.tail, state.tail + state.tail_length - kept, kept);
+		state.tail_length = kept;
+	}
+	memcpy(state.tail + state.tail_length, bytes, count);
+	state.tail_length += count;
+}
+
+static void on_console(void)
+{
+	char bytes[TAIL / 2];
+	ssize_t count = recv(state.plan->console, bytes, sizeof bytes, MSG_DONTWAIT);
+	if (count > 0)
+		remember(bytes, count);
+}
+
+/* Answers to the plan's commands: only a refusal is of interest. */
+static void on_setup(void)
+{
+	char bytes[TAIL / 2 + 1];
+	ssize_t count = recv(state.plan->setup, bytes, sizeof bytes - 1, MSG_DONTWAIT);
+	if (count <= 0)
+		return;
+	bytes[count] = 0;
+	char *error = strstr(bytes, "{\"error\"");
+	if (error) {
+		remember(error, strlen(error));
+		state.broken = true;
+	}
+}
+
+/* Send the plan's commands; QEMU takes them one after the other. */
+static void send_commands(void)
+{
+	for (int i = 0; i < state.plan->command_count; i++) {
+		write_all(state.plan->setup, state.plan->commands[i], strlen(state.plan->commands[i]));
+		write_all(state.plan->setup, "\n", 1);
+	}
+}
+
+/* Somebody wants to speak to the agent: give them our end of its port. */
+static void on_vendor(void)
+{
+	char control[CMSG_SPACE(sizeof(int))] = {0}, byte = 0;
+	struct iovec data = {&byte, 1};
+	struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+	int fd = accept4(state.plan->vendor, NULL, NULL, SOCK_CLOEXEC);
+	if (fd < 0)
+		return;
+	header->cmsg_level = SOL_SOCKET;
+	header->cmsg_type = SCM_RIGHTS;
+	header->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(header), &state.plan->agent, sizeof(int));
+	sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+	close(fd);
+}
+
+static void on_signal(int fd)
+{
+	struct signalfd_siginfo info;
+	if (read(fd, &info, sizeof info) != sizeof info)
+		return;
+	if (info.ssi_signo == SIGCHLD) {
+		int status;
+		if (waitpid(state.hypervisor, &status, WNOHANG) == state.hypervisor) {
+			state.hypervisor = -1;
+			state.code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : LOST;
+			state.broken = true;
+		}
+	} else if (info.ssi_signo == SIGWINCH) {
+		send_size();
+	} else {
+		uint32_t number = info.ssi_signo;
+		send_frame(H_SIGNAL, &number, sizeof number);
+	}
+}
+
+static int open_signals(void)
+{
+	sigset_t set;
+	sigfillset(&set);
+	sigdelset(&set, SIGSEGV);
+	sigdelset(&set, SIGBUS);
+	sigdelset(&set, SIGABRT);
+	sigprocmask(SIG_SETMASK, &set, NULL);
+	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+/* Why the VM ended, in one line: the kernel's panic, else the last that was printed. */
+static void explain(void)
+{
+	char line[512] = "";
+	for (int i = 0; i < 64 && poll(&(struct pollfd){.fd = state.plan->console, .events = POLLIN}, 1, 0) > 0; i++)
+		on_console();
+	state.tail[state.tail_length < TAIL ? state.tail_length : TAIL] = 0;
+	char *at = strstr(state.tail, "Kernel panic");
+	if (!at) {
+		char *end = state.tail + strlen(state.tail);
+		while (end > state.tail && (end[-1] == '\n' || end[-1] == '\r'))
+			*--end = 0;
+		at = strrchr(state.tail, '\n');
+		at = at ? at + 1 : state.tail;
+	}
+	for (size_t i = 0; i < sizeof line - 1 && at[i] && at[i] != '\n' && at[i] != '\r'; i++)
+		line[i] = at[i] < ' ' || at[i] > '~' ? '?' : at[i];
+	const char *why = state.code > 128 && state.code < LOST ? strsignal(state.code - 128) : *line ? line : "no reason given";
+	int file = open("fault", O_CREAT | O_WRONLY | O_TRUNC | O_CLOEXEC, 0600);
+	if (file >= 0) {
+		dprintf(file, "%s\n", why);
+		close(file);
+	}
+	dprintf(2, "bastide: the virtual machine ended before its process: %s\n", why);
+}
+
+static void loop(int signals)
+{
+	bool reading = true;
+	while (!state.told && !state.broken) {
+		struct pollfd set[] = {
+			{.fd = state.plan->stdio, .events = POLLIN},
+			{.fd = state.plan->console, .events = POLLIN},
+			{.fd = state.plan->vendor, .events = POLLIN},
+			{.fd = signals, .events = POLLIN},
+			{.fd = reading && state.credit ? 0 : -1, .events = POLLIN},
+			{.fd = state.plan->setup, .events = POLLIN},
+		};
+		if (poll(set, 6, -1) < 0)
+			continue;
+		if (set[0].revents)
+			on_stdio();
+		if (set[1].revents & POLLIN)
+			on_console();
+		if (set[2].revents)
+			on_vendor();
+		if (set[3].revents)
+			on_signal(signals);
+		if (set[5].revents & POLLIN)
+			on_setup();
+		if (set[4].revents && !state.told)
+			reading = on_stdin();
+	}
+}
+
+/* Move streams until the process or QEMU has ended; gives the exit code. */
+int streams_run(const struct plan *plan, pid_t hypervisor, bool terminal)
+{
+	int signals = open_signals();
+	state.plan = plan;
+	state.hypervisor = hypervisor;
+	state.terminal = terminal;
+	state.credit = WINDOW_STDIN;
+	state.code = LOST;
+	close(plan->console_theirs);
+	for (int i = 0; i < plan->grant_count; i++)
+		if (plan->grants[i].ours != plan->console_theirs)
+			close(plan->grants[i].ours);
+	send_commands();
+	if (terminal)
+		send_size();
+	loop(signals);
+	if (state.hypervisor > 0) {
+		/* The guest has flushed its disk before it told the exit: there is nothing to wait for. */
+		int status;
+		for (int i = 0; !state.told && i < 50 && waitpid(state.hypervisor, &status, WNOHANG) == 0; i++)
+			usleep(2000);
+		kill(state.hypervisor, SIGKILL);
+		if (waitpid(state.hypervisor, &status, 0) > 0 && !state.told && WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL)
+			state.code = 128 + WTERMSIG(status);
+	}
+	if (!state.told)
+		explain();
+	return state.code;
+}
