@@ -1,0 +1,170 @@
+"""QEMU's command lines: one machine model for every VM container, booted once and restored ever after.
+
+Model: `microvm` (no PCI, no firmware tables but ACPI's few) with virtio-mmio devices and nothing else:
+a serial bus with two ports, two disks, the NICs that are asked for, a serial port for the last words.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bastide.hypervisor import qmp
+from bastide.hypervisor.accelerator import Accelerator
+from bastide.hypervisor.plan import Plan
+from bastide.model.process import Struct
+
+# QEMU's documentation, "Security": what a guest's emulator never needs.
+_SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+_SHARED_READONLY = (8, 2)
+"""First version whose memory-backend-file maps a read-only file privately writable (`rom=off`)."""
+
+
+class Machine(Struct, frozen=True, kw_only=True):
+    """What decides which template fits: everything that a restore must find as the boot left it.
+
+    `memory` in bytes; `nics` how many; `shares` how many volumes can be connected.
+    """
+
+    qemu: str
+    version: tuple[int, int, int]
+    accelerator: Accelerator
+    memory: int
+    cpus: int = 1
+    nics: int = 0
+    shares: int = 0
+
+
+class Boot(Struct, frozen=True, kw_only=True):
+    """What a template is booted from; `tsc` is the time stamp counter's rate in kHz, 0 when unknown."""
+
+    kernel: Path
+    initramfs: Path
+    tsc: int = 0
+
+
+def maps_readonly(machine: Machine) -> bool:
+    """Whether this QEMU maps a file privately that it may only read."""
+    return machine.version >= _SHARED_READONLY
+
+
+def kernel_command_line(machine: Machine, boot: Boot) -> str:
+    """Words for the guest's kernel."""
+    words = ["console=ttyS0", "quiet", "loglevel=1", "panic=-1", "nowatchdog", "nosoftlockup", "ipv6.autoconf=0"]
+    if machine.accelerator is Accelerator.TCG:
+        # Speculation does not exist in translated code, and its mitigations defeat the translator.
+        words += ["mitigations=off", "tsc=reliable", "no_timer_check"]
+        words += [f"tsc_early_khz={boot.tsc}"] if boot.tsc else []
+    return " ".join(words)
+
+
+def _processor(machine: Machine) -> list[str]:
+    if machine.accelerator is Accelerator.KVM:
+        return [*("-accel", "kvm"), *("-cpu", "host,migratable=on")]
+    threads = "multi" if machine.cpus > 1 else "single"
+    # Five-level page tables and protection keys only make the emulated MMU slower.
+    return [*("-accel", f"tcg,thread={threads},tb-size=64"), *("-cpu", "max,la57=off,pku=off")]
+
+
+def _memory(machine: Machine, ram: int, *, shared: bool) -> list[str]:
+    words = f"memory-backend-file,id=ram,size={machine.memory},mem-path=/proc/self/fd/{ram}"
+    if shared:
+        words += ",share=on"
+    else:
+        words += ",share=off" + (",readonly=on,rom=off" if maps_readonly(machine) else "")
+    return [*("-object", words), *("-m", f"{machine.memory}B")]
+
+
+def _serial(plan: Plan, shares: list[int]) -> list[str]:
+    agent, stdio, console = plan.agent(), plan.stdio(), plan.console()
+    words = [
+        *("-chardev", f"socket,id=agent,fd={agent}"),
+        *("-chardev", f"socket,id=stdio,fd={stdio}"),
+        *("-chardev", f"socket,id=console,fd={console}"),
+        *("-serial", "chardev:console"),
+        *("-device", "virtio-serial-device,max_ports=31"),
+        *("-device", "virtserialport,chardev=agent,name=bastide.agent,nr=1"),
+        *("-device", "virtserialport,chardev=stdio,name=bastide.stdio,nr=2"),
+    ]
+    for number, descriptor in enumerate(shares):
+        words += [
+            *("-chardev", f"socket,id=share{number},fd={descriptor}"),
+            *("-device", f"virtserialport,chardev=share{number},name=bastide.share{number},nr={number + 3}"),
+        ]
+    return words
+
+
+def _disks(base: int, upper: int) -> list[str]:
+    common = "driver=file,locking=off,auto-read-only=off"
+    return [
+        *("-add-fd", f"fd={base},set=1"),
+        *("-add-fd", f"fd={upper},set=2"),
+        *("-blockdev", f"{common},node-name=base,filename=/dev/fdset/1,read-only=on"),
+        *("-blockdev", f"{common},node-name=upper,filename=/dev/fdset/2,read-only=off,discard=unmap"),
+        *("-device", "virtio-blk-device,drive=base,serial=base"),
+        *("-device", "virtio-blk-device,drive=upper,serial=upper"),
+    ]
+
+
+def _nics(taps: list[int]) -> list[str]:
+    words = []
+    for number, tap in enumerate(taps):
+        words += [
+            *("-netdev", f"tap,id=net{number},fd={tap}"),
+            *("-device", f"virtio-net-device,netdev=net{number},mac=02:00:00:00:00:{number:02x}"),
+        ]
+    return words
+
+
+def _restore(state: int) -> list[dict[str, object]]:
+    """The QMP commands of a restore: RAM is where the template left it, the devices come from descriptor `state`."""
+    return [
+        {"execute": "qmp_capabilities"},
+        {"execute": "migrate-set-capabilities", "arguments": {"capabilities": qmp.IGNORE_SHARED}},
+        {"execute": "migrate-incoming", "arguments": {"uri": f"fd:{state}"}},
+    ]
+
+
+def describe(
+    plan: Plan,
+    machine: Machine,
+    *,
+    ram: Path,
+    base: Path,
+    upper: Path,
+    taps: list[str],
+    control: Path,
+    boot: Boot | None = None,
+    state: Path | None = None,
+) -> None:
+    """Write the command line of a template's boot (`boot`) or of a clone's restore (`state`) into `plan`."""
+    memory = plan.write(ram) if boot else plan.read(ram)
+    listener = plan.listen(control)
+    plan.arguments(
+        machine.qemu,
+        *("-nodefaults", "-no-user-config", "-no-reboot"),
+        *("-display", "none"),
+        *("-sandbox", _SANDBOX),
+        *("-machine", "microvm,acpi=on,memory-backend=ram,x-option-roms=off,usb=off,graphics=off"),
+        *_processor(machine),
+        *("-smp", str(machine.cpus)),
+        *_memory(machine, memory, shared=boot is not None),
+        *("-chardev", f"socket,id=qmp,fd={listener},server=on,wait=off"),
+        *("-mon", "chardev=qmp,mode=control"),
+        *_serial(plan, []),
+        *_disks(plan.read(base), plan.write(upper)),
+        *_nics([plan.tap(name) for name in taps]),
+    )
+    if boot:
+        kernel, initramfs = plan.read(boot.kernel), plan.read(boot.initramfs)
+        plan.arguments(
+            *("-kernel", f"/proc/self/fd/{kernel}"),
+            *("-initrd", f"/proc/self/fd/{initramfs}"),
+            *("-append", kernel_command_line(machine, boot)),
+        )
+    if state:
+        setup = plan.setup(*_restore(plan.read(state)))
+        plan.arguments(
+            *("-chardev", f"socket,id=setup,fd={setup}"),
+            *("-mon", "chardev=setup,mode=control"),
+            *("-incoming", "defer"),
+        )

@@ -1,0 +1,101 @@
+"""The plan that the VM monitor reads: QEMU's command line and the descriptors that it gets.
+
+The monitor (monitor/vmm.c) opens what is listed, as root; QEMU itself can open nothing of the host's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from bastide.model.errors import InvalidArgument
+
+FIRST = 10
+"""Number of the first descriptor; below are the streams and what QEMU's libraries open early."""
+
+
+class Plan:
+    """Lines for the monitor. Numbers of descriptors are given out in order."""
+
+    def __init__(self, uid: int) -> None:
+        self._lines = [f"uid {uid}"]
+        self._arguments: list[str] = []
+        self._next = FIRST
+
+    def _grant(self, kind: str, value: str) -> int:
+        number = self._next
+        self._next += 1
+        self._add(f"fd {number} {kind} {value}")
+        return number
+
+    def _add(self, line: str) -> None:
+        if "\n" in line or "\0" in line:
+            raise InvalidArgument(f"a path or name holds a line break: {line!r}")
+        self._lines.append(line)
+
+    def read(self, path: Path) -> int:
+        """A file for reading; gives the descriptor's number in QEMU."""
+        return self._grant("read", str(path))
+
+    def write(self, path: Path) -> int:
+        """A file for reading and writing."""
+        return self._grant("write", str(path))
+
+    def listen(self, path: Path) -> int:
+        """A listening unix socket."""
+        return self._grant("listen", str(path))
+
+    def tap(self, name: str) -> int:
+        """The queue of a tap device; "" makes one that ends with QEMU."""
+        return self._grant("tap", name)
+
+    def stdio(self) -> int:
+        """The main process's streams, which the monitor moves."""
+        return self._grant("stdio", "-")
+
+    def agent(self) -> int:
+        """The agent's channel, whose other end the monitor hands to whoever connects to the vendor."""
+        return self._grant("agent", "-")
+
+    def console(self) -> int:
+        """The guest's serial port: the monitor keeps its last lines."""
+        return self._grant("console", "-")
+
+    def setup(self, *commands: Mapping[str, object]) -> int:
+        """A QMP channel on which the monitor sends `commands` as soon as QEMU runs."""
+        for command in commands:
+            self._add("qmp " + json.dumps(command))
+        return self._grant("setup", "-")
+
+    def vendor(self, path: Path) -> None:
+        """Where the monitor hands out the agent's channel."""
+        self._add(f"vendor {path}")
+
+    def leash(self) -> None:
+        """The monitor, and QEMU with it, ends when the monitor's stdin does."""
+        self._add("leash 1")
+
+    def preload(self, path: Path) -> None:
+        """A library to load into QEMU."""
+        self._add(f"preload {path}")
+
+    def cgroup(self, path: Path) -> None:
+        """A `cgroup.procs` file that QEMU is written into."""
+        self._add(f"cgroup {path}")
+
+    def arguments(self, *words: str) -> None:
+        """Further words of QEMU's command line."""
+        self._arguments += words
+
+    @property
+    def command(self) -> Sequence[str]:
+        """QEMU's command line."""
+        return tuple(self._arguments)
+
+    def text(self) -> str:
+        """The file's content."""
+        for word in self._arguments:
+            self._add(f"arg {word}")
+        self._arguments = []
+        return "\n".join(self._lines) + "\n"

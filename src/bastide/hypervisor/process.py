@@ -1,0 +1,148 @@
+"""A process and a container's identity as the guest agent's control messages."""
+
+from __future__ import annotations
+
+import os
+import resource
+import struct
+import time
+from collections.abc import Iterable
+
+from bastide.hypervisor.frames import Field, fields, joined, u64
+from bastide.model.errors import InvalidArgument
+from bastide.model.process import Bundle, Interface, Mount, Process, TerminalSize
+
+SEED = 256
+"""Bytes of entropy that a clone gets: a full pool of the kernel's (ChaCha20 key) several times over."""
+
+DEFAULT_SHM = 64 << 20
+"""Bytes of /dev/shm that the template has already."""
+
+# linux/capability.h
+_CAPABILITIES = (
+    "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE "
+    "NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT "
+    "SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE "
+    "AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ "
+    "PERFMON BPF CHECKPOINT_RESTORE"
+).split()
+_BITS = {f"CAP_{name}": number for number, name in enumerate(_CAPABILITIES)}
+_UNLIMITED = (1 << 64) - 1
+
+
+def seeded() -> list[tuple[Field, bytes]]:
+    """Fresh entropy and the time: what every clone gets before anything else."""
+    return [(Field.SEED, os.urandom(SEED)), (Field.TIME, u64(time.time_ns()))]
+
+
+def clock() -> bytes:
+    """The fields of CLOCK."""
+    return fields(seeded())
+
+
+def terminal_size(size: TerminalSize | None) -> bytes:
+    """u16 rows, u16 columns; zeros where the size is unknown."""
+    return struct.pack("<HH", *(_clamped(size.rows, size.columns) if size else (0, 0)))
+
+
+def _limit(name: str, soft: int, hard: int) -> bytes:
+    number = getattr(resource, name, None)
+    if not isinstance(number, int):
+        raise InvalidArgument(f"unknown resource limit {name}")
+    return struct.pack("<IQQ", number, soft if soft >= 0 else _UNLIMITED, hard if hard >= 0 else _UNLIMITED)
+
+
+def specification(process: Process, *, init: bool = False, builtin: bool = False, oom_score: int = 0) -> bytes:
+    """The fields of PREPARE and EXEC. Raises InvalidArgument for what no guest could run."""
+    words = (*process.args, *process.env, process.cwd, process.user, *process.groups)
+    if not process.args or not process.args[0]:
+        raise InvalidArgument("no command specified")
+    if any("\0" in word for word in words):
+        raise InvalidArgument("a command, variable or path holds a NUL character")
+    mask = sum(1 << _BITS[name] for name in set(process.capabilities) if name in _BITS)
+    items = [
+        (Field.ARGS, joined(process.args)),
+        (Field.ENV, joined(process.env)),
+        (Field.CWD, joined([process.cwd or "/"])),
+        (Field.USER, joined([process.user])),
+        (Field.CAPABILITIES, u64(_UNLIMITED if process.privileged else mask)),
+    ]
+    if process.groups:
+        items.append((Field.GROUPS, joined(process.groups)))
+    if process.terminal:
+        items.append((Field.TERMINAL, terminal_size(process.size)))
+    if process.stdin:
+        items.append((Field.STDIN, b""))
+    if process.no_new_privileges:
+        items.append((Field.NO_NEW_PRIVILEGES, b""))
+    items += [(Field.RLIMIT, _limit(*limit)) for limit in process.rlimits]
+    flags = ((init, Field.INIT), (builtin, Field.BUILTIN))
+    items += [(tag, b"") for wanted, tag in flags if wanted]
+    if oom_score:
+        items.append((Field.OOM_SCORE, struct.pack("<i", oom_score)))
+    return fields(items)
+
+
+def _clamped(*values: int) -> tuple[int, ...]:
+    return tuple(max(0, min(value, 65535)) for value in values)
+
+
+def interface(number: int, link: Interface) -> bytes:
+    """An interface as lines of text; `number` is the NIC's in the template."""
+    lines = [f"nic {number}", f"name {link.name}", f"mac {link.mac}", f"mtu {link.mtu}"]
+    if any(":" in address for address in link.addresses):
+        lines.append("ipv6 1")
+    lines.append("up 1")
+    lines += [f"address {address}" for address in link.addresses]
+    lines += [f"gateway {gateway}" for gateway in link.gateways]
+    lines += [f"route {destination} {gateway}" for destination, gateway in link.routes]
+    if any("\n" in line for line in lines):
+        raise InvalidArgument(f"network interface {link.name!r}: a value holds a line break")
+    return "\n".join(lines).encode()
+
+
+def _tmpfs(mount: Mount) -> bytes:
+    words = [*mount.options, *(["ro"] if mount.read_only else [])]
+    return joined([mount.target, ",".join(words)])
+
+
+def _contents(bundle: Bundle) -> Iterable[tuple[Field, bytes]]:
+    for tag, path in (
+        (Field.HOSTS, bundle.hosts),
+        (Field.HOSTNAME_FILE, bundle.hostname_file),
+        (Field.RESOLV, bundle.resolv_conf),
+    ):
+        if path is not None:
+            yield tag, path.read_bytes()
+
+
+def files(bundle: Bundle) -> bytes:
+    """The fields of FILES: what the engine keeps up to date."""
+    return fields(_contents(bundle))
+
+
+def identity(bundle: Bundle, *, mounted: bool = False) -> bytes:
+    """The fields of CONFIGURE: entropy and time first, then all that makes the clone this container.
+
+    `mounted`: the template had this image mounted already.
+    """
+    host = bundle.host_config
+    items = seeded()
+    items.append((Field.HOSTNAME, bundle.hostname.encode()))
+    if bundle.domainname:
+        items.append((Field.DOMAINNAME, bundle.domainname.encode()))
+    flags = (
+        (host.readonly_rootfs, Field.READONLY),
+        (host.auto_remove, Field.DISCARD),
+        (host.privileged, Field.PRIVILEGED),
+    )
+    items += [(tag, b"") for wanted, tag in flags if wanted]
+    if not mounted:
+        items.append((Field.DISKS, b""))
+    items += _contents(bundle)
+    items += [(Field.INTERFACE, interface(number, link)) for number, link in enumerate(bundle.networking.interfaces)]
+    items += [(Field.TMPFS, _tmpfs(mount)) for mount in bundle.mounts if mount.kind == "tmpfs"]
+    if host.shm_size and host.shm_size != DEFAULT_SHM:
+        items.append((Field.SHM_SIZE, u64(host.shm_size)))
+    items += [(Field.SYSCTL, joined([name, value])) for name, value in (host.sysctls or {}).items()]
+    return fields(items)

@@ -1,0 +1,83 @@
+"""QMP, QEMU's control channel: short connections for the few things that are not on the way of a start."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from qemu.qmp import EventListener, QMPClient
+from qemu.qmp.error import QMPError
+
+from bastide.model.errors import HostError, NotFound, Unavailable
+
+_TIMEOUT = 30.0
+IGNORE_SHARED: list[dict[str, object]] = [{"capability": "x-ignore-shared", "state": True}]
+"""Leave shared RAM out of the state: it is in the template's file already (migration's qapi schema)."""
+
+
+class Monitor:
+    """A connection to one QEMU."""
+
+    def __init__(self, client: QMPClient) -> None:
+        self._client = client
+
+    async def execute(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
+        """Run a command; gives what it returns. Raises Unavailable with QEMU's words."""
+        try:
+            async with asyncio.timeout(_TIMEOUT):
+                return await self._client.execute(command, arguments)
+        except (QMPError, TimeoutError, OSError) as error:
+            raise Unavailable(f"QEMU refused {command}: {error}") from error
+
+    async def save(self, file: int) -> None:
+        """Write the device state into an open file; the guest is stopped when this returns."""
+        with self._client.listener(("MIGRATION",)) as events:
+            capabilities = [*IGNORE_SHARED, {"capability": "events", "state": True}]
+            await self.execute("migrate-set-capabilities", {"capabilities": capabilities})
+            try:
+                self._client.send_fd_scm(file)
+            except (QMPError, OSError) as error:
+                raise Unavailable(f"QEMU does not take the state's file: {error}") from error
+            await self.execute("getfd", {"fdname": "state"})
+            await self.execute("migrate", {"uri": "fd:state"})
+            await self._saved(events)
+
+    async def _saved(self, events: EventListener) -> None:
+        try:
+            async with asyncio.timeout(_TIMEOUT):
+                async for event in events:
+                    data: Any = event["data"]
+                    status = data["status"]
+                    if status == "completed":
+                        return
+                    if status in ("failed", "cancelled"):
+                        raise Unavailable("QEMU could not save the virtual machine's state")
+        except TimeoutError as error:
+            raise Unavailable("QEMU did not save the virtual machine's state in time") from error
+        raise Unavailable("QEMU ended while it saved the virtual machine's state")
+
+
+@contextlib.asynccontextmanager
+async def connect(path: Path) -> AsyncIterator[Monitor]:
+    """Speak QMP on the socket at `path`. Raises NotFound when QEMU has ended."""
+    client = QMPClient("bastide")
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        async with asyncio.timeout(_TIMEOUT):
+            # By descriptor: a path may be longer than the 108 bytes of an address (unix(7)).
+            await client.connect(f"/proc/self/fd/{folder}/{path.name}")
+    except (QMPError, OSError) as error:
+        raise NotFound("the virtual machine has ended") from error
+    except TimeoutError as error:
+        raise Unavailable("QEMU does not answer") from error
+    finally:
+        os.close(folder)
+    try:
+        yield Monitor(client)
+    finally:
+        with contextlib.suppress(QMPError, OSError, HostError, EOFError):
+            await client.disconnect()

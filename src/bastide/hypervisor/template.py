@@ -1,0 +1,335 @@
+"""Templates: VMs booted once, frozen with their memory in a file, and restored as clones ever after.
+
+`<data>/templates/<key>/` holds `ram` (mapped privately by every clone; nobody but root may write it),
+`state` (the devices), `base` and `upper` (placeholders that the guest booted with) and `manifest`, which
+names digests. A key is the digest of everything that a clone must find unchanged. A folder appears by one
+rename; what a crash leaves begins with a dot and is removed by the next daemon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import select
+import shutil
+import signal
+from pathlib import Path
+
+import msgspec
+
+from bastide.host.processes import Spawner, command_line
+from bastide.host.syscalls import blocking, run
+from bastide.hypervisor import disks, machine, qmp
+from bastide.hypervisor.accelerator import Accelerator
+from bastide.hypervisor.agent import Agent
+from bastide.hypervisor.machine import Boot, Machine
+from bastide.hypervisor.plan import Plan
+from bastide.model.config import Settings
+from bastide.model.errors import BastideError, GuestError, NotFound, Unavailable
+from bastide.model.process import Struct
+
+_BOOT_TIMEOUT = 120.0
+_PIECE = 4 << 20
+
+
+class Template(Struct, frozen=True, kw_only=True):
+    """A template that is there, checked."""
+
+    key: str
+    directory: Path
+    image: str = ""
+    """The image (by its disk's name) that is mounted in it; empty: none."""
+
+    @property
+    def ram(self) -> Path:
+        """The guest's memory."""
+        return self.directory / "ram"
+
+    @property
+    def state(self) -> Path:
+        """The devices' state."""
+        return self.directory / "state"
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What a template was made of and what it must look like."""
+
+    machine: Machine
+    parts: dict[str, str]
+    digests: dict[str, str]
+    image: str = ""
+
+
+def digest(path: Path) -> str:
+    """The sha256 of a sparse file: of each stretch of data with its place, and of the length."""
+    summary = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        end = os.fstat(file.fileno()).st_size
+        at = 0
+        while at < end:
+            try:
+                start = os.lseek(file.fileno(), at, os.SEEK_DATA)
+            except OSError:
+                break
+            at = os.lseek(file.fileno(), start, os.SEEK_HOLE)
+            summary.update(f"{start}+{at - start}\n".encode())
+            while start < at:
+                piece = os.pread(file.fileno(), min(_PIECE, at - start), start)
+                if not piece:
+                    break
+                summary.update(piece)
+                start += len(piece)
+        summary.update(f"{end}\n".encode())
+    return summary.hexdigest()
+
+
+def _processor_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return ""
+
+
+class Templates:
+    """The store of templates. One object in a daemon."""
+
+    def __init__(self, settings: Settings, spawner: Spawner) -> None:
+        self._settings, self._spawner = settings, spawner
+        self._root = settings.data_root / "templates"
+        self._checked: dict[Path, tuple[int, int, int]] = {}
+        self._building: dict[str, asyncio.Task[Template]] = {}
+        self._parts: dict[str, str] | None = None
+        self._ready: dict[str, Template] = {}
+
+    @property
+    def guest(self) -> Path:
+        """Where the kernel, the initramfs and the monitor are installed."""
+        return self._settings.guest_root
+
+    async def get(self, wanted: Machine, image: str = "", base: Path | None = None) -> Template | None:
+        """The template for a machine, with `image` mounted if one is named; None when it does not exist.
+
+        Raises HostError. A template whose files are not as they were made is removed.
+        """
+        key = await self._key(wanted, image)
+        if key in self._ready and self._unchanged(self._ready[key]):
+            return self._ready[key]
+        return await self._load(key, image)
+
+    async def need(self, wanted: Machine, image: str = "", base: Path | None = None) -> Template:
+        """As `get`, but makes it when it does not exist; any number of callers wait for one making.
+
+        Raises GuestError (the guest does not boot), Unsupported, HostError, ResourceExhausted.
+        """
+        if found := await self.get(wanted, image):
+            return found
+        key = await self._key(wanted, image)
+        task = self._building.get(key)
+        if task is None:
+            task = asyncio.create_task(self._build(key, wanted, image, base))
+            self._building[key] = task
+            task.add_done_callback(lambda _: self._building.pop(key, None))
+        # A caller that gives up does not take the making from the others.
+        return await asyncio.shield(task)
+
+    async def _key(self, wanted: Machine, image: str) -> str:
+        if self._parts is None:
+            self._parts = await blocking(self._read_parts)
+        text = msgspec.json.encode([wanted, self._parts, image])
+        return hashlib.sha256(text).hexdigest()[:32]
+
+    def _read_parts(self) -> dict[str, str]:
+        names = ("kernel", "initramfs")
+        parts = {name: hashlib.sha256((self.guest / name).read_bytes()).hexdigest() for name in names}
+        return {**parts, "processor": _processor_model(), "disks": f"{disks.BASE_SIZE}+{disks.UPPER_SIZE}"}
+
+    def _unchanged(self, template: Template) -> bool:
+        """Whether the files are those whose digests were checked (by inode, size and time of change)."""
+        try:
+            return all(self._checked.get(path) == _identity(path) for path in (template.ram, template.state))
+        except OSError:
+            return False
+
+    async def _load(self, key: str, image: str) -> Template | None:
+        directory = self._root / key
+        template = Template(key=key, directory=directory, image=image)
+        try:
+            manifest = msgspec.json.decode((directory / "manifest").read_bytes(), type=Manifest)
+        except (OSError, msgspec.DecodeError):
+            await self._drop(directory)
+            return None
+        for path in (template.ram, template.state):
+            try:
+                before = _identity(path)
+                found = await blocking(digest, path)
+                good = found == manifest.digests.get(path.name) and _identity(path) == before
+            except (OSError, BastideError):
+                good = False
+            if not good:
+                await self._drop(directory)
+                return None
+            self._checked[path] = before
+        with contextlib.suppress(OSError):
+            os.utime(directory)
+        self._ready[key] = template
+        return template
+
+    async def _drop(self, directory: Path) -> None:
+        if directory.exists():
+            gone = directory.with_name(f".gone-{directory.name}-{os.urandom(4).hex()}")
+            with contextlib.suppress(OSError):
+                directory.rename(gone)
+                await blocking(shutil.rmtree, gone, True)
+
+    async def _build(self, key: str, wanted: Machine, image: str, base: Path | None) -> Template:
+        work = self._root / f".build-{key[:12]}-{os.urandom(4).hex()}"
+        await blocking(lambda: work.mkdir(parents=True, mode=0o700))
+        try:
+            await self._boot(work, wanted, base)
+            await blocking(self._seal, work, Manifest(wanted, self._parts or {}, {}, image))
+            await self._drop(self._root / key)
+            work.rename(self._root / key)
+        finally:
+            await blocking(shutil.rmtree, work, True)
+        await self._bound(key)
+        template = await self._load(key, image)
+        if template is None:
+            raise GuestError("the VM template that was just made cannot be read back")
+        return template
+
+    async def _boot(self, work: Path, wanted: Machine, base: Path | None) -> None:
+        """Boot, wait for the agent, mount the image if there is one, save, end QEMU."""
+        uid = self._settings.vm_uid_base
+        await blocking(self._lay_out, work, wanted, uid)
+        plan = Plan(uid)
+        # QEMU ends with this process's end of a pipe: a daemon that is killed leaves none behind.
+        plan.leash()
+        plan.vendor(Path("agent.sock"))
+        machine.describe(
+            plan,
+            wanted,
+            ram=work / "ram",
+            base=base or work / "base",
+            upper=work / "upper",
+            taps=[""] * wanted.nics,
+            control=Path("qmp.sock"),
+            boot=Boot(
+                kernel=self.guest / "kernel",
+                initramfs=self.guest / "initramfs",
+                tsc=await self._tsc() if wanted.accelerator is Accelerator.TCG else 0,
+            ),
+        )
+        (work / "plan").write_text(plan.text())
+        leash, held = os.pipe()
+        try:
+            with (work / "errors").open("wb") as errors:
+                child = await self._spawner.spawn(
+                    [self.guest / "vmm", "create", *("--bundle", work), *("--pid-file", work / "pid"), key_of(work)],
+                    stdin=leash,
+                    stderr=errors.fileno(),
+                )
+                code = await child.wait()
+                child.close()
+            if code:
+                raise GuestError(f"a VM template cannot be started: {_complaint(work / 'errors')}")
+            await self._freeze(work, base is not None)
+        except (GuestError, Unavailable, NotFound) as error:
+            # The monitor says why on its way out.
+            await blocking(_end, work / "pid", 1.0)
+            raise GuestError(f"a VM template does not boot: {_complaint(work / 'errors') or error.message}") from error
+        finally:
+            os.close(leash)
+            os.close(held)
+            await blocking(_end, work / "pid")
+
+    async def _freeze(self, work: Path, mount: bool) -> None:
+        agent = await Agent.connect(work / "agent.sock")
+        try:
+            await agent.hello(_BOOT_TIMEOUT)
+        finally:
+            agent.close()
+        file = os.open(work / "state", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            async with qmp.connect(work / "qmp.sock") as monitor:
+                await monitor.save(file)
+        finally:
+            os.close(file)
+
+    def _lay_out(self, work: Path, wanted: Machine, uid: int) -> None:
+        disks.placeholder(work / "base", disks.BASE_SIZE)
+        disks.placeholder(work / "upper", disks.UPPER_SIZE)
+        disks.placeholder(work / "ram", wanted.memory)
+        os.chown(work / "ram", uid, uid)
+
+    def _seal(self, work: Path, manifest: Manifest) -> None:
+        """Take the files from QEMU's uid, note their digests."""
+        for name in ("ram", "state"):
+            os.chown(work / name, 0, 0)
+            (work / name).chmod(0o444)
+        digests = {name: digest(work / name) for name in ("ram", "state")}
+        (work / "manifest").write_bytes(msgspec.json.encode(msgspec.structs.replace(manifest, digests=digests)))
+        for name in ("plan", "pid", "errors", "agent.sock", "qmp.sock"):
+            (work / name).unlink(missing_ok=True)
+
+    async def _tsc(self) -> int:
+        done = await run([self.guest / "vmm", "tsc"], timeout=5)
+        return int(done.stdout) if done.stdout.strip().isdigit() else 0
+
+    async def _bound(self, keep: str) -> None:
+        """Remove the templates that were unused longest until the rest is within the limit."""
+        found = []
+        for directory in self._root.iterdir():
+            if not directory.name.startswith("."):
+                size = sum(path.stat().st_blocks * 512 for path in directory.iterdir())
+                found.append((directory.stat().st_mtime, size, directory))
+        total = sum(size for _, size, _ in found)
+        for _, size, directory in sorted(found):
+            if total > self._settings.template_limit and directory.name != keep:
+                await self._drop(directory)
+                total -= size
+
+    async def sweep(self) -> None:
+        """Remove what a daemon that was killed has left. Call once, before the first `get`."""
+        if not self._root.is_dir():
+            return
+        for directory in self._root.glob(".*"):
+            await blocking(_end, directory / "pid")
+            await blocking(shutil.rmtree, directory, True)
+
+
+def key_of(work: Path) -> str:
+    """The name that a template's monitor is started with."""
+    return work.name.lstrip(".")
+
+
+def _identity(path: Path) -> tuple[int, int, int]:
+    info = path.stat()
+    return info.st_ino, info.st_size, info.st_ctime_ns
+
+
+def _complaint(path: Path) -> str:
+    try:
+        lines = path.read_text(errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return lines[-1].removeprefix("bastide: ") if lines else ""
+
+
+def _end(pid_file: Path, grace: float = 0.0) -> None:
+    """Kill the monitor that a pid file names, if it still is one after `grace` seconds, and wait for its end."""
+    try:
+        pid = int(pid_file.read_text())
+        handle = os.pidfd_open(pid)
+    except (OSError, ValueError):
+        return
+    try:
+        ours = str(pid_file.parent) in command_line(pid)
+        if ours and not select.select([handle], [], [], grace)[0]:
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+            select.select([handle], [], [], 5)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
