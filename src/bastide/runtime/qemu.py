@@ -1,0 +1,430 @@
+"""Virtual machines: QEMU restored from a template, its guest agent, and conmon over both.
+
+For conmon the VM monitor (monitor/vmm.c) is an OCI runtime and then the container's process, so that logs,
+attach, terminals and exit codes go the way they go for containers. What else is asked of the guest goes over
+the agent's channel. `run_root/qemu/bundles/<id>` is a link to the container's directory, by which
+everything is found again after the daemon's restart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import shutil
+import signal as signals
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import ClassVar
+
+import msgspec
+
+from bastide.host import cgroups
+from bastide.host.processes import Spawner
+from bastide.host.syscalls import blocking, run
+from bastide.hypervisor import accelerator, machine, process, qmp
+from bastide.hypervisor.agent import Agent, Channel
+from bastide.hypervisor.confinement import Uids, confine
+from bastide.hypervisor.frames import Ask, u32
+from bastide.hypervisor.machine import Machine
+from bastide.hypervisor.plan import Plan
+from bastide.hypervisor.template import Template, Templates
+from bastide.model.config import Settings
+from bastide.model.container import HostConfig, Isolation
+from bastide.model.errors import (
+    BastideError,
+    Conflict,
+    GuestError,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    Unsupported,
+)
+from bastide.model.process import Bundle, DiskRoot, Process, Struct, TerminalSize
+from bastide.runtime import Exit, Feature, Phase, Probe, Runtime, RuntimeState, Stdio, Stream
+from bastide.runtime.monitor import Launch, Monitor, Refused, exit_code, find
+
+_QEMU = "qemu-system-x86_64"
+_VERSION = re.compile(r"version (\d+)\.(\d+)\.(\d+)")
+_OLDEST = (7, 2, 0)
+_MEGABYTE = 1 << 20
+_SMALLEST = 64 * _MEGABYTE
+_KILL_SECONDS = 10.0
+"""How long a guest may take to end its process after SIGKILL before it is cut off."""
+_START = "OCI runtime create failed: unable to start container process"
+
+
+class _Vm(Struct, frozen=True, kw_only=True):
+    """What is kept about a running VM in its directory (`vm.json`)."""
+
+    uid: int
+    memory: int
+    cpus: int
+    cgroup: str
+    started: bool = False
+    paused: bool = False
+
+
+class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
+    """The Runtime contract over QEMU."""
+
+    snapshotter: ClassVar[str] = "erofs"
+    features: ClassVar[frozenset[Feature]] = frozenset(
+        {Feature.PAUSE, Feature.PRIVILEGED, Feature.SYSCTLS, Feature.INIT}
+    )
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._home = settings.run_root / "qemu"
+        self._bundles = self._home / "bundles"
+        self._spawner = Spawner()
+        self._monitor = Monitor(settings.guest_root / "vmm", (), self._spawner)
+        self._templates = Templates(settings, self._spawner)
+        self._uids = Uids(self._home / "uids", settings.vm_uid_base)
+        self._agents: dict[str, Agent] = {}
+        self._execs: dict[tuple[str, str], Channel] = {}
+        self._probe: Probe | None = None
+        self._swept: asyncio.Task[None] | None = None
+        self._accelerator: accelerator.Accelerator | None = None
+        self._version: tuple[int, int, int] = _OLDEST
+        self._cutting: set[asyncio.Task[None]] = set()
+
+    # -- what is here --------------------------------------------------------------------------
+
+    async def probe(self) -> Probe:
+        """Looks for QEMU and the guest's parts; the verdict is kept when it is good."""
+        if self._probe is None or not self._probe.usable:
+            self._probe = await self._ask()
+        return self._probe
+
+    async def _ask(self) -> Probe:
+        path = shutil.which(_QEMU)
+        if path is None:
+            return Probe(usable=False, reason=f"{_QEMU} is not installed: apt-get install qemu-system-x86")
+        if os.geteuid() != 0:
+            return Probe(usable=False, path=path, reason="VMs need root here: run the daemon as root")
+        for name in ("kernel", "initramfs", "vmm", "readonly.so"):
+            if not (self.settings.guest_root / name).is_file():
+                reason = f"{self.settings.guest_root / name} is missing: run scripts/guest"
+                return Probe(usable=False, path=path, reason=reason)
+        try:
+            find()
+            said = await run([path, "--version"], timeout=10)
+        except BastideError as error:
+            return Probe(usable=False, path=path, reason=error.message)
+        match = _VERSION.search(said.stdout.decode(errors="replace"))
+        if said.code or match is None:
+            return Probe(usable=False, path=path, reason=f"{path} --version: {said.complaint}")
+        self._version = (int(match[1]), int(match[2]), int(match[3]))
+        version = ".".join(map(str, self._version))
+        if self._version < _OLDEST:
+            return Probe(usable=False, path=path, version=version, reason=f"QEMU {version} is older than 7.2")
+        return Probe(usable=True, path=path, version=version)
+
+    async def _machine(self, host: HostConfig, nics: int) -> Machine:
+        """The machine that a container needs. Raises Unsupported (no QEMU), InvalidArgument."""
+        probe = await self.probe()
+        if not probe.usable:
+            raise Unsupported(f"runtime qemu does not work here: {probe.reason}")
+        if self._accelerator is None:
+            cache = self.settings.data_root / "accelerator"
+            self._accelerator = await accelerator.choose(Path(probe.path), cache)
+        memory = host.memory or self.settings.vm_memory
+        if memory < _SMALLEST:
+            raise InvalidArgument(f"a VM needs at least {_SMALLEST // _MEGABYTE} MB of memory, not {memory} bytes")
+        cpus = -(-host.nano_cpus // 1_000_000_000) or self.settings.vm_cpus
+        return Machine(
+            qemu=probe.path,
+            version=self._version,
+            accelerator=self._accelerator,
+            memory=-(-memory // _MEGABYTE) * _MEGABYTE,
+            cpus=cpus,
+            nics=nics,
+        )
+
+    # -- finding a container again -------------------------------------------------------------
+
+    def _directory(self, container: str) -> Path:
+        """A container's directory. Raises NotFound."""
+        try:
+            return (self._bundles / container).readlink()
+        except OSError as error:
+            raise NotFound(f"container {container} is not running") from error
+
+    def _vm(self, container: str) -> _Vm:
+        try:
+            data = (self._directory(container) / "vm.json").read_bytes()
+            return msgspec.json.decode(data, type=_Vm)
+        except (OSError, msgspec.DecodeError) as error:
+            raise NotFound(f"container {container} is not running") from error
+
+    def _keep(self, container: str, vm: _Vm) -> None:
+        directory = self._directory(container)
+        (directory / "vm.json.new").write_bytes(msgspec.json.encode(vm))
+        (directory / "vm.json.new").rename(directory / "vm.json")
+
+    async def _agent(self, container: str) -> Agent:
+        """The guest agent's client; taken up again after the daemon's restart. Raises NotFound, GuestError."""
+        agent = self._agents.get(container)
+        if agent is None or agent.broken:
+            agent = await Agent.connect(self._directory(container) / "agent.sock", again=True)
+            self._agents[container] = agent
+            await agent.hello()
+        return agent
+
+    # -- the ten verbs -------------------------------------------------------------------------
+
+    async def create(self, bundle: Bundle) -> None:
+        """See the contract."""
+        if not isinstance(bundle.root, DiskRoot):
+            raise Unsupported("a VM needs its root as disks: use the snapshotter erofs")
+        wanted = await self._machine(bundle.host_config, len(bundle.networking.interfaces))
+        specification = process.specification(
+            bundle.process, init=bool(bundle.host_config.init), oom_score=bundle.host_config.oom_score_adj
+        )
+        await self._sweep()
+        template = await self._templates.need(wanted)
+        for folder in (self._bundles, bundle.directory):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (self._bundles / bundle.id).symlink_to(bundle.directory)
+        try:
+            await self._restore(bundle, bundle.root, wanted, template)
+            await self._become(bundle, specification)
+        except BaseException:
+            await self.delete(bundle.id)
+            raise
+
+    async def _sweep(self) -> None:
+        """Once in a daemon's life: remove what a killed one has left of templates."""
+        if self._swept is None:
+            self._swept = asyncio.create_task(self._templates.sweep())
+        await asyncio.shield(self._swept)
+
+    async def _restore(self, bundle: Bundle, root: DiskRoot, wanted: Machine, template: Template) -> None:
+        """Have conmon and the monitor restore a clone; it need not have come up when this returns."""
+        uid = self._uids.take(bundle.id)
+        vm = _Vm(uid=uid, memory=wanted.memory, cpus=wanted.cpus, cgroup=bundle.cgroup_path)
+        self._keep(bundle.id, vm)
+        plan = Plan(uid)
+        if bundle.cgroup_path:
+            cpus = bundle.host_config.nano_cpus / 1e9
+            for path in confine(cgroups.Group(bundle.cgroup_path), wanted.memory, cpus):
+                plan.cgroup(path)
+        if not machine.maps_readonly(wanted):
+            plan.preload(self.settings.guest_root / "readonly.so")
+        plan.vendor(Path("agent.sock"))
+        machine.describe(
+            plan,
+            wanted,
+            ram=template.ram,
+            base=root.base,
+            upper=root.upper,
+            taps=[link.device for link in bundle.networking.interfaces],
+            control=Path("qmp.sock"),
+            state=template.state,
+        )
+        (bundle.directory / "plan").write_text(plan.text())
+        launch = Launch(
+            id=bundle.id,
+            directory=bundle.directory,
+            log_path=bundle.log_path,
+            terminal=bundle.process.terminal,
+            stdin=bundle.process.stdin,
+            keep_stdin=bundle.process.terminal or not bundle.stdin_once,
+        )
+        try:
+            await self._monitor.create(launch)
+        except Refused as error:
+            raise GuestError(f"the virtual machine cannot be started: {error}") from error
+
+    async def _become(self, bundle: Bundle, specification: bytes) -> None:
+        """Make the clone this container: identity, root, network, the process that waits to be started."""
+        agent = await Agent.connect(bundle.directory / "agent.sock")
+        self._agents[bundle.id] = agent
+        # All at once: the guest finds the requests waiting when it wakes up.
+        configured = agent.request(Ask.CONFIGURE, process.identity(bundle))
+        prepared = agent.request(Ask.PREPARE, specification)
+        await agent.hello()
+        await agent.answer(configured)
+        try:
+            await agent.answer(prepared)
+        except (NotFound, PermissionDenied, InvalidArgument) as error:
+            raise type(error)(f"{_START}: {error.message}: unknown") from error
+
+    async def start(self, container: str) -> int:
+        """See the contract. The pid is the VM monitor's, whose only child is QEMU."""
+        directory = self._directory(container)
+        agent = await self._agent(container)
+        await agent.ask(Ask.START)
+        self._keep(container, msgspec.structs.replace(self._vm(container), started=True))
+        return int((directory / "pid").read_text())
+
+    async def exec(self, container: str, exec_id: str, process_: Process) -> Stdio:
+        """See the contract."""
+        agent = await self._agent(container)
+        try:
+            channel = await agent.run(process.specification(process_))
+        except (NotFound, PermissionDenied) as error:
+            text = f"OCI runtime exec failed: exec failed: unable to start container process: {error.message}: unknown"
+            raise type(error)(text) from error
+        self._execs[container, exec_id] = channel
+        return _Streams(channel)
+
+    def _exec(self, container: str, exec_id: str) -> Channel:
+        try:
+            return self._execs[container, exec_id]
+        except KeyError as error:
+            raise NotFound(f"No such exec instance: {exec_id}") from error
+
+    async def attach(self, container: str) -> Stdio:
+        """See the contract."""
+        return await self._monitor.attach(self._directory(container))
+
+    async def kill(self, container: str, signal: int, exec_id: str | None = None) -> None:
+        """See the contract. SIGKILL reaches the process in the guest, which then flushes its disk and ends."""
+        if exec_id is not None:
+            channel = self._exec(container, exec_id)
+            if channel.ended.done():
+                raise NotFound("the process has ended")
+            (await self._agent(container)).send(Ask.SIGNAL, channel.stream, u32(signal))
+            return
+        if signal != signals.SIGKILL:
+            (await self._agent(container)).send(Ask.SIGNAL, 0, u32(signal))
+            return
+        task = asyncio.create_task(self._cut(container))
+        self._cutting.add(task)
+        task.add_done_callback(self._cutting.discard)
+        if self._vm(container).paused:
+            await self.resume(container)
+        with contextlib.suppress(GuestError, NotFound):
+            (await self._agent(container)).send(Ask.SIGNAL, 0, u32(signal))
+
+    async def _cut(self, container: str) -> None:
+        """End a VM whose guest does not."""
+        with contextlib.suppress(NotFound):
+            handle = self._monitor.process(container, self._directory(container))
+            if handle is None:
+                return
+            try:
+                async with asyncio.timeout(_KILL_SECONDS):
+                    await handle.ended()
+            except TimeoutError:
+                handle.send(signals.SIGKILL)
+            finally:
+                handle.close()
+
+    async def wait(self, container: str, exec_id: str | None = None) -> Exit:
+        """See the contract."""
+        if exec_id is not None:
+            try:
+                code, oom = await asyncio.shield(self._exec(container, exec_id).ended)
+            except (GuestError, NotFound, BastideError):
+                return Exit(code=128 + signals.SIGKILL)
+            return Exit(code=code, oom_killed=oom)
+        directory = self._directory(container)
+        code = await self._monitor.wait(container, directory)
+        return Exit(code=code, oom_killed=(directory / "oom").exists())
+
+    async def resize(self, container: str, size: TerminalSize, exec_id: str | None = None) -> None:
+        """See the contract."""
+        if exec_id is None:
+            self._monitor.resize(self._directory(container), size)
+            return
+        channel = self._exec(container, exec_id)
+        body = process.terminal_size(size)
+        (await self._agent(container)).send(Ask.RESIZE, channel.stream, body)
+
+    async def state(self, container: str) -> RuntimeState:
+        """See the contract."""
+        try:
+            directory, vm = self._directory(container), self._vm(container)
+        except NotFound:
+            return RuntimeState(phase=Phase.ABSENT)
+        handle = self._monitor.process(container, directory)
+        if handle is None:
+            code = exit_code(container, directory)
+            return RuntimeState(phase=Phase.STOPPED, exit_code=code, oom_killed=(directory / "oom").exists())
+        handle.close()
+        phase = Phase.PAUSED if vm.paused else Phase.RUNNING if vm.started else Phase.CREATED
+        return RuntimeState(phase=phase, pid=handle.pid)
+
+    async def delete(self, container: str) -> None:
+        """See the contract."""
+        try:
+            directory = self._directory(container)
+        except NotFound:
+            return
+        for key in [key for key in self._execs if key[0] == container]:
+            self._execs.pop(key).detach()
+        agent = self._agents.pop(container, None)
+        if agent is not None:
+            agent.close()
+        handle = self._monitor.process(container, directory)
+        if handle is not None:
+            with contextlib.suppress(NotFound):
+                handle.send(signals.SIGKILL)
+            await handle.ended()
+            handle.close()
+        await self._monitor.forget(container, directory)
+        with contextlib.suppress(NotFound):
+            vm = self._vm(container)
+            await _vacate(vm.cgroup)
+            self._uids.free(vm.uid)
+        await blocking(shutil.rmtree, directory, ignore_errors=True)
+        (self._bundles / container).unlink(missing_ok=True)
+
+    # -- features ------------------------------------------------------------------------------
+
+    async def pause(self, container: str) -> None:
+        """See Pausing."""
+        vm = self._vm(container)
+        if vm.paused:
+            raise Conflict(f"Container {container} is already paused")
+        async with qmp.connect(self._directory(container) / "qmp.sock") as control:
+            await control.execute("stop")
+        self._keep(container, msgspec.structs.replace(vm, paused=True))
+
+    async def resume(self, container: str) -> None:
+        """See Pausing. The guest's clock is set anew: it stood still."""
+        vm = self._vm(container)
+        async with qmp.connect(self._directory(container) / "qmp.sock") as control:
+            await control.execute("cont")
+        self._keep(container, msgspec.structs.replace(vm, paused=False))
+        agent = await self._agent(container)
+        agent.request(Ask.CLOCK, process.clock())
+
+
+async def _vacate(path: str) -> None:
+    """Remove an empty cgroup; the kernel lets go of it a moment after its last process has ended."""
+    if not path:
+        return
+    group = cgroups.Group(path)
+    for _ in range(100):
+        if group.remove():
+            return
+        await asyncio.sleep(0.01)
+
+
+class _Streams(Stdio):
+    """An exec's streams in the guest."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    async def output(self) -> AsyncIterator[tuple[Stream, bytes]]:
+        """See Stdio."""
+        async for which, data in self._channel.output():
+            yield Stream(which), data
+
+    async def write(self, data: bytes) -> None:
+        """See Stdio."""
+        await self._channel.write(data)
+
+    async def close_stdin(self) -> None:
+        """See Stdio."""
+        self._channel.close_stdin()
+
+    async def close(self) -> None:
+        """See Stdio."""
+        self._channel.detach()
