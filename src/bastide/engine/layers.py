@@ -8,13 +8,12 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 
 from bastide.engine.state import Store
 from bastide.host.syscalls import blocking
-from bastide.images.content import Content, Ingest
+from bastide.images.content import Content, Mismatch
 from bastide.images.threads import Channel, in_thread
 from bastide.images.unpack import Unpacked, unpack
 from bastide.model.errors import InvalidArgument, NotFound
@@ -41,11 +40,8 @@ class _Layer(msgspec.Struct, frozen=True):
     settled: bool = False
 
 
-class BlobSource(Protocol):
-    """Where a blob's bytes come from. `offset` bytes are already here; when the source cannot go on
-    from there it calls `restart` and begins at the start."""
-
-    def __call__(self, offset: int, restart: Callable[[], None]) -> AsyncIterator[bytes]: ...
+BlobSource = Callable[[int], AsyncIterator[bytes]]
+"""Gives a blob's bytes from an offset on."""
 
 
 class Lease:
@@ -94,7 +90,7 @@ class Layers:
         self._blobs = store.table("layer_blobs", _Blob)
         self._layers = store.table("layers", _Layer)
         self._slots = asyncio.Semaphore(PARALLEL)
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
         self._settling: asyncio.Task[None] | None = None
 
     def has(self, descriptor: Descriptor, diff_id: str) -> bool:
@@ -112,16 +108,20 @@ class Layers:
         """Bytes of the files in some layers."""
         return sum(row.size for diff_id in diff_ids if (row := self._layers.get(diff_id)))
 
-    @contextlib.asynccontextmanager
+    @asynccontextmanager
     async def _alone(self, digest: str) -> AsyncIterator[None]:
         """One taker for each blob at a time."""
-        lock = self._locks.setdefault(digest, asyncio.Lock())
+        lock, users = self._locks.get(digest, (asyncio.Lock(), 0))
+        self._locks[digest] = (lock, users + 1)
         try:
             async with lock:
                 yield
         finally:
-            if not lock.locked() and self._locks.get(digest) is lock:
+            lock, users = self._locks[digest]
+            if users == 1:
                 del self._locks[digest]
+            else:
+                self._locks[digest] = (lock, users - 1)
 
     async def ensure(
         self, descriptor: Descriptor, diff_id: str, source: BlobSource, begun: Callable[[bool], None] | None = None
@@ -146,59 +146,74 @@ class Layers:
     async def _take(self, descriptor: Descriptor, diff_id: str, source: BlobSource) -> None:
         async with self._snapshotter.layer(diff_id) as directory:
             if self.content.has(descriptor.digest):
-                chunks = self.content.chunks(descriptor.digest)
-                result = await in_thread("unpack", unpack, chunks, None, directory)
-                check_diff_id(result, diff_id)
+                result = await self._unpack_local(descriptor.digest, diff_id, directory)
             else:
                 result = await self._receive(descriptor, diff_id, source, directory)
             self._note(descriptor.digest, diff_id, result if directory is not None else None)
+        if diff_id not in self._layers:
+            # A crash came between the layer and its record.
+            usage = await self._snapshotter.usage(diff_id)
+            self._layers.put(diff_id, _Layer(usage.size))
+
+    async def _unpack_local(self, digest: str, diff_id: str, directory: Path | None) -> Unpacked:
+        result = await in_thread("unpack", unpack, self.content.chunks(digest), None, directory)
+        check_diff_id(result, diff_id)
+        return result
 
     async def _receive(
         self, descriptor: Descriptor, diff_id: str, source: BlobSource, directory: Path | None
     ) -> Unpacked:
+        """Take a blob in and unpack it in the same pass."""
+        if await self._resume(descriptor, source):
+            return await self._unpack_local(descriptor.digest, diff_id, directory)
         ingest = self.content.ingest(descriptor.digest, descriptor.size)
         try:
-            if ingest.offset:
-                await self._resume(ingest, source)
-                chunks = self.content.chunks(descriptor.digest)
-                result = await in_thread("unpack", unpack, chunks, None, directory)
-                check_diff_id(result, diff_id)
-                return result
             channel = Channel()
             work = asyncio.create_task(in_thread("unpack", unpack, channel, ingest, directory))
-            await channel.fill(source(0, ingest.restart), work)
+            await channel.fill(source(0), work)
             result = await work
             await blocking(ingest.commit)
             check_diff_id(result, diff_id)
             return result
+        except InvalidArgument:
+            ingest.discard()
+            raise
         finally:
             ingest.close()
 
-    async def _resume(self, ingest: Ingest, source: BlobSource) -> None:
-        """Complete a partial blob first: what is already here may have to be given up again."""
-        await blocking(lambda: [None for _ in ingest.earlier()])
-        if ingest.offset != ingest.size:
-            async for chunk in source(ingest.offset, ingest.restart):
-                await blocking(ingest.write, chunk)
-        await blocking(ingest.commit)
+    async def _resume(self, descriptor: Descriptor, source: BlobSource) -> bool:
+        """Complete what an earlier try left; False when there is nothing, or nothing of use."""
+        ingest = self.content.ingest(descriptor.digest, descriptor.size)
+        try:
+            if not ingest.offset:
+                return False
+            await blocking(lambda: [None for _ in ingest.earlier()])
+            if ingest.offset != ingest.size:
+                async for chunk in source(ingest.offset):
+                    await blocking(ingest.write, chunk)
+            await blocking(ingest.commit)
+        except Mismatch as error:
+            log.warning("an earlier try left bad bytes, beginning again: %s", error)
+            return False
+        finally:
+            ingest.close()
+        return True
 
     def _note(self, digest: str, diff_id: str, result: Unpacked | None) -> None:
         with self._store.transaction():
             self._blobs.put(digest, _Blob(diff_id))
             if result is not None:
                 self._layers.put(diff_id, _Layer(result.size))
-            elif diff_id not in self._layers:
-                self._layers.put(diff_id, _Layer(0))
 
-    async def add_config(self, digest: str, size: int, source: BlobSource) -> None:
-        """Have a small blob of any kind."""
+    async def add_blob(self, digest: str, size: int, source: BlobSource) -> None:
+        """Have a blob that is no layer."""
         async with self._alone(digest):
             if self.content.has(digest):
                 return
             ingest = self.content.ingest(digest, size)
             try:
                 ingest.restart()
-                async for chunk in source(0, ingest.restart):
+                async for chunk in source(0):
                     ingest.write(chunk)
                 ingest.commit()
             finally:
@@ -288,21 +303,23 @@ class Layers:
                 await self._settling
 
 
-async def no_source(offset: int, restart: Callable[[], None]) -> AsyncIterator[bytes]:
+async def no_source(offset: int) -> AsyncIterator[bytes]:
     """The source of what is here already."""
-    for chunk in ():
+    none: tuple[bytes, ...] = ()
+    for chunk in none:
         yield chunk
 
 
 def local_source(chunks: Callable[[], Iterator[bytes]]) -> BlobSource:
     """A source that reads pieces of something local, in threads."""
 
-    async def source(offset: int, restart: Callable[[], None]) -> AsyncIterator[bytes]:
-        if offset:
-            restart()
+    async def source(offset: int) -> AsyncIterator[bytes]:
         pieces = chunks()
         while chunk := await blocking(next, pieces, b""):
-            yield chunk
+            skipped = min(offset, len(chunk))
+            offset -= skipped
+            if skipped < len(chunk):
+                yield chunk[skipped:]
 
     return source
 

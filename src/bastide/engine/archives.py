@@ -1,0 +1,200 @@
+"""Images as archives: `docker save` and OCI layouts, in and out, and root file systems imported."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from bastide.engine.layers import Lease, local_source
+from bastide.host.syscalls import blocking
+from bastide.images import layout
+from bastide.images.compression import decompress
+from bastide.images.digest import digest_of
+from bastide.images.manifest import MediaType, make_descriptor, parse_config
+from bastide.images.reference import Reference, parse
+from bastide.images.threads import Channel, in_thread
+from bastide.model.errors import InvalidArgument
+from bastide.model.image import Descriptor, Image
+
+if TYPE_CHECKING:
+    from bastide.engine.images import Images
+
+Progress = Callable[[dict[str, Any]], None]
+"""Takes Docker's progress messages."""
+
+
+@asynccontextmanager
+async def spooled(images: Images, data: AsyncIterator[bytes]) -> AsyncIterator[Path]:
+    """A stream as a temporary file without its compression. Raises InvalidArgument when it is damaged."""
+    path, file = images.content.spool()
+    try:
+
+        def write(channel: Channel) -> None:
+            with file:
+                for piece in decompress(channel):
+                    file.write(piece)
+
+        channel = Channel()
+        work = asyncio.create_task(in_thread("spool", write, channel))
+        await channel.fill(data, work)
+        await work
+        yield path
+    finally:
+        await blocking(path.unlink)
+
+
+async def load(images: Images, data: AsyncIterator[bytes], progress: Progress) -> list[Image]:
+    """Load every image of an archive. Raises InvalidArgument, Unsupported, ResourceExhausted; what was whole stays."""
+    loaded = []
+    async with spooled(images, data) as path:
+        archive = await in_thread("index", layout.Archive, path)
+        try:
+            for found in await blocking(layout.read, archive, images.host):
+                loaded.append(await _load_one(images, archive, found, progress))
+        finally:
+            archive.close()
+    return loaded
+
+
+async def _load_one(images: Images, archive: layout.Archive, found: layout.Found, progress: Progress) -> Image:
+    config = parse_config(found.config)
+    diff_ids = config.rootfs.diff_ids
+    if len(diff_ids) != len(found.descriptors):
+        raise InvalidArgument("layers from manifest don't match image configuration")
+    names = [parse(name).tagged() for name in found.names]
+    async with images.layers.leases.hold() as lease:
+        descriptors = await _take_layers(images, lease, archive, found, diff_ids, progress)
+        manifest = found.manifest or layout.make_manifest(found.config, descriptors)
+        target = found.target or manifest
+        await lease.add(digest_of(found.config), digest_of(manifest), digest_of(target))
+        for document in (found.config, manifest, target):
+            await blocking(images.content.add, document)
+        image = images.record(
+            images.build_record(found.config, make_descriptor(manifest), make_descriptor(target), descriptors),
+            names,
+            "load",
+        )
+    for name in names:
+        progress({"stream": f"Loaded image: {name.familiar}\n"})
+    if not names:
+        progress({"stream": f"Loaded image ID: {image.id}\n"})
+    return image
+
+
+async def _take_layers(
+    images: Images,
+    lease: Lease,
+    archive: layout.Archive,
+    found: layout.Found,
+    diff_ids: Sequence[str],
+    progress: Progress,
+) -> list[Descriptor]:
+    """Every layer of an archive's image taken in; the digests that it did not name are in the result."""
+    done = []
+    for member, descriptor, diff_id in zip(found.layers, found.descriptors, diff_ids, strict=True):
+        if not descriptor.digest:
+            digest = await in_thread("hash", _digest_of, archive.chunks(member))
+            descriptor = msgspec.structs.replace(descriptor, digest=digest)
+        if descriptor.size != archive.size(member) and _blob_is_member(descriptor, member):
+            raise InvalidArgument(f"layer {descriptor.digest} in the archive does not have its size")
+        await lease.add(descriptor.digest, diff_id)
+        total = archive.size(member)
+
+        def begun(known: bool, total: int = total, diff_id: str = diff_id) -> None:
+            if not known:
+                detail = {"current": total, "total": total}
+                progress({"status": "Loading layer", "progressDetail": detail, "id": diff_id[7:19]})
+
+        await images.layers.ensure(descriptor, diff_id, local_source(partial(archive.chunks, member)), begun)
+        done.append(descriptor)
+    return done
+
+
+def _blob_is_member(descriptor: Descriptor, member: str) -> bool:
+    return member.endswith(descriptor.digest[7:])
+
+
+def _digest_of(chunks: Iterator[bytes]) -> str:
+    found = hashlib.sha256()
+    for chunk in chunks:
+        found.update(chunk)
+    return "sha256:" + found.hexdigest()
+
+
+def choose(images: Images, names: Sequence[str]) -> list[layout.Saved]:
+    """What an archive of these images holds. Raises NotFound. A repository alone means its tag `latest`."""
+    chosen: dict[str, tuple[Image, list[Reference]]] = {}
+    for name in names:
+        image = images.get(name)
+        _, tags = chosen.setdefault(image.id, (image, []))
+        if not images.is_id(name, image):
+            reference = parse(name).tagged()
+            if reference.tag and not reference.digest:
+                tags.append(reference)
+    return [
+        layout.Saved(
+            names=[str(tag) for tag in tags],
+            familiar=[tag.familiar for tag in tags],
+            manifest=image.manifest,
+            config=image.id,
+            layers=[layer.digest for layer in image.layers],
+        )
+        for image, tags in chosen.values()
+    ]
+
+
+async def save(images: Images, names: Sequence[str]) -> AsyncIterator[bytes]:
+    """An archive of images. Raises NotFound before the first piece."""
+    saved = choose(images, names)
+    async with images.layers.leases.hold() as lease:
+        for image in saved:
+            await lease.add(image.manifest.digest, image.config, *image.layers)
+        pieces = layout.write(images.content, saved)
+        while piece := await blocking(_gather, pieces):
+            yield piece
+
+
+def _gather(pieces: Iterator[bytes], wanted: int = 1 << 20) -> bytes:
+    """Some pieces as one: small ones would cost a thread's turn each."""
+    found, size = [], 0
+    for piece in pieces:
+        found.append(piece)
+        size += len(piece)
+        if size >= wanted:
+            break
+    return b"".join(found)
+
+
+async def import_root(
+    images: Images,
+    data: AsyncIterator[bytes],
+    config: dict[str, Any],
+    name: Reference | None,
+    message: str = "",
+) -> Image:
+    """An image of one layer from the tar of a root file system. `config` is the whole configuration but rootfs.
+
+    Raises InvalidArgument when it is no tar stream.
+    """
+    async with spooled(images, data) as path, images.layers.leases.hold() as lease:
+        size = path.stat().st_size
+        digest = await in_thread("hash", _digest_of, _pieces(path))
+        descriptor = Descriptor(media_type=MediaType.OCI_LAYER, digest=digest, size=size)
+        await lease.add(digest)
+        await images.layers.ensure(descriptor, digest, local_source(partial(_pieces, path)))
+        step = {"created": config["created"], "comment": message}
+        document = config | {"rootfs": {"type": "layers", "diff_ids": [digest]}, "history": [step]}
+        return await images.assemble(lease, document, [descriptor], [name] if name else [], "import")
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(1 << 20):
+            yield chunk
