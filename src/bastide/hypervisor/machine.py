@@ -14,7 +14,7 @@ from bastide.hypervisor.plan import Plan
 from bastide.model.process import Struct
 
 # QEMU's documentation, "Security": what a guest's emulator never needs.
-_SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+_CONFINEMENT = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 _SHARED_READONLY = (8, 2)
 """First version whose memory-backend-file maps a read-only file privately writable (`rom=off`)."""
 
@@ -143,7 +143,7 @@ def describe(
         machine.qemu,
         *("-nodefaults", "-no-user-config", "-no-reboot"),
         *("-display", "none"),
-        *("-sandbox", _SANDBOX),
+        *("-sandbox", _CONFINEMENT),
         *("-machine", "microvm,acpi=on,memory-backend=ram,x-option-roms=off,usb=off,graphics=off"),
         *_processor(machine),
         *("-smp", str(machine.cpus)),
