@@ -6,6 +6,7 @@ import os
 import queue
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -37,7 +38,7 @@ class Trash:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._queue: queue.SimpleQueue[Path | threading.Event] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Path | Callable[[], object]] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
 
@@ -56,13 +57,17 @@ class Trash:
             return
         self._delete(target)
 
+    def after(self, function: Callable[[], object]) -> None:
+        """Call `function` in that thread when all that was put in so far is gone."""
+        self._delete(function)
+
     def emptied(self) -> threading.Event:
         """An event that is set when all that was put in so far is gone."""
         event = threading.Event()
-        self._delete(event)
+        self._delete(event.set)
         return event
 
-    def _delete(self, what: Path | threading.Event) -> None:
+    def _delete(self, what: Path | Callable[[], object]) -> None:
         self._queue.put(what)
         with self._lock:
             if self._thread is None:
@@ -74,8 +79,8 @@ class Trash:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
         while True:
             what = self._queue.get()
-            if isinstance(what, threading.Event):
-                what.set()
+            if not isinstance(what, Path):
+                what()
             elif what.is_dir() and not what.is_symlink():
                 shutil.rmtree(what, ignore_errors=True)
             else:

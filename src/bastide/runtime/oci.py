@@ -22,13 +22,14 @@ import msgspec
 
 from bastide.host import cgroups, mounts
 from bastide.host.namespaces import hide_hybrid, hybrid_is_refused, same_place
+from bastide.host.paths import root_of
 from bastide.host.processes import Handle, Spawner
 from bastide.host.syscalls import blocking, run
 from bastide.model.config import Settings
 from bastide.model.container import HostConfig, Isolation
 from bastide.model.errors import BastideError, InvalidArgument, NotFound, Unsupported
 from bastide.model.process import Bundle, DirectoryRoot, Mount, Process, Stats, TerminalSize
-from bastide.runtime import Exit, Feature, Phase, Probe, Runtime, RuntimeState, Stdio, foreground, limits, spec
+from bastide.runtime import Exit, Feature, Phase, Probe, Runtime, RuntimeState, Stdio, foreground, limits, lookup, spec
 from bastide.runtime.monitor import Launch, Monitor, Refused, exit_code, find
 from bastide.runtime.refusals import RuntimeFailed, refusal
 from bastide.runtime.staging import stage
@@ -258,9 +259,14 @@ class OCI(Runtime):
         config = self._config(container).process
         main = self._process(container)
         try:
-            section = spec.process(process, Path(f"/proc/{main.pid}/root"), self._host)
+            tree = Path(f"/proc/{main.pid}/root")
+            section = spec.process(process, tree, self._host)
+            with root_of(tree) as root:
+                error = lookup.check(root, process)
         finally:
             main.close()
+        if error is not None:
+            raise error
         section["oomScoreAdj"] = config.oom_score
         if config.apparmor and not process.privileged:
             section["apparmorProfile"] = config.apparmor

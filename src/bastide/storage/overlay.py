@@ -12,6 +12,7 @@ import contextlib
 import os
 import re
 import stat
+import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -43,6 +44,7 @@ class Overlay(Snapshotter, name="overlay"):
         self._roots = settings.run_root / "roots"
         self._trash = Trash(self._home / "trash")
         self._filling: dict[str, asyncio.Lock] = {}
+        self._closing: dict[str, threading.Event] = {}
         self._ready = False
         self._mount = mounts.overlay
 
@@ -188,6 +190,9 @@ class Overlay(Snapshotter, name="overlay"):
         root = self._roots / key
         if _mounted(root):
             return DirectoryRoot(path=root)
+        if ending := self._closing.get(key):
+            # Two overlays must not share an upper directory.
+            ending.wait()
         root.mkdir(exist_ok=True)
         home = self._snapshot(key)
         lower = [self._layer(diff_id) for diff_id in reversed(layers)]
@@ -206,9 +211,28 @@ class Overlay(Snapshotter, name="overlay"):
     def _take_down(self, key: str) -> None:
         self._snapshot(key)
         root = self._roots / key
+        if _mounted(root):
+            self._hold(key, root)
         mounts.unmount_all(root)
         with contextlib.suppress(FileNotFoundError):
             root.rmdir()
+
+    def _hold(self, key: str, root: Path) -> None:
+        """Keep an overlay alive beyond its unmounting, to end in the background.
+
+        The end of an overlay writes back the whole file system below it (its sync_fs), which takes
+        seconds on a busy disk; nobody who stops a container need wait for that.
+        """
+        fd = os.open(root, os.O_PATH | os.O_CLOEXEC)
+        done = self._closing[key] = threading.Event()
+
+        def end() -> None:
+            os.close(fd)
+            done.set()
+            if self._closing.get(key) is done:
+                del self._closing[key]
+
+        self._trash.after(end)
 
     async def remove(self, key: str) -> None:
         """See the contract."""

@@ -1,0 +1,32 @@
+"""Private places for contract tests: roots, a cgroup, nothing of the host's own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bastide.host import cgroups, mounts
+from bastide.model.config import Settings
+
+
+@pytest.fixture
+def settings() -> Iterator[Settings]:
+    """Settings whose folders are gone after the test, with whatever was mounted below them."""
+    assert os.geteuid() == 0, "contract tests make mounts and containers: run them as root"
+    base = Path(tempfile.mkdtemp(prefix="bastide-contract-"))
+    made = Settings(data_root=base / "data", run_root=base / "run", cgroup_parent=f"bastide-contract-{os.getpid()}")
+    for folder in (made.data_root, made.run_root):
+        folder.mkdir(mode=0o711)
+    yield made
+    for entry in reversed(mounts.mounts()):
+        if Path(entry.target).is_relative_to(base):
+            mounts.unmount(entry.target)
+    shutil.rmtree(base, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        cgroups.Group(made.cgroup_parent).remove()
