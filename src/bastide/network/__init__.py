@@ -20,12 +20,15 @@ import importlib
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from bastide.model.config import Settings
 from bastide.model.errors import InvalidArgument
 from bastide.model.network import EndpointSettings, Network
 from bastide.model.process import Interface, Struct
+
+if TYPE_CHECKING:
+    from bastide.network.names import Directory
 
 
 class Feature(enum.StrEnum):
@@ -36,6 +39,7 @@ class Feature(enum.StrEnum):
     STATIC_ADDRESSES = "static-addresses"
     CONNECT = "connect"
     TAP = "tap"
+    PREPARED = "prepared"
     SUBNETS = "subnets"
 
 
@@ -55,22 +59,30 @@ Plug = NamespacePlug | TapPlug
 
 
 class Port(Struct, frozen=True, kw_only=True):
-    """A published port. `host_ip` "" is every IPv4 and IPv6 address; `protocol` tcp, udp or sctp."""
+    """A published port. `host_ip` "" is every IPv4 and IPv6 address; `protocol` tcp, udp or sctp.
+
+    `host_port_end`, when it is not 0, asks for any port from `host_port` up to it.
+    """
 
     container_port: int
     protocol: str
     host_ip: str
     host_port: int
+    host_port_end: int = 0
 
 
 class Endpoint(Struct, frozen=True, kw_only=True):
-    """A container's place on a network, as kept by the engine: enough to undo and to restore it."""
+    """A container's place on a network, as kept by the engine: enough to undo and to restore it.
+
+    `namespace` is the path of the network namespace, for drivers whose device is only there.
+    """
 
     id: str
     container: str
     network: str
     interface: Interface
     ports: tuple[Port, ...] = ()
+    namespace: str = ""
 
 
 _FILES = {"bridge": "bridge", "host": "host", "none": "none", "macvlan": "macvlan"}
@@ -100,7 +112,8 @@ class NetworkDriver(abc.ABC):
     def plan(self, network: Network, existing: Sequence[Network]) -> Network:
         """Check a new network and fill in what was left out (subnets, gateways, MTU).
 
-        Raises InvalidArgument (an option or address that cannot be), Conflict (subnets overlap).
+        Raises InvalidArgument (an option or address that cannot be), PermissionDenied (subnets overlap,
+        Docker's 403), Conflict (the host uses them), ResourceExhausted (no subnet is free).
         """
 
     @abc.abstractmethod
@@ -130,6 +143,35 @@ class NetworkDriver(abc.ABC):
     async def restore(self, network: Network, endpoints: Sequence[Endpoint]) -> None:
         """After the daemon's start: take up leases, ports and rules of endpoints that are still
         in use, and remove every device and rule of this network that belongs to none of them."""
+
+
+@runtime_checkable
+class Naming(Protocol):
+    """Feature.NAMES: the driver's networks have a resolver."""
+
+    def answer_from(self, directory: Directory) -> None:
+        """Answer from `directory`; called once, before the first `up`."""
+
+    def resolvers(self, network: Network) -> Sequence[str]:
+        """Addresses at which endpoints of the network can ask; empty when nobody serves there."""
+
+
+@runtime_checkable
+class Preparing(Protocol):
+    """Feature.PREPARED: connected network namespaces are kept ready for one network."""
+
+    def take(self, network: Network, container: str) -> tuple[Path, Endpoint] | None:
+        """A namespace with its endpoint, at once; None when none is ready. Nobody else gets it."""
+
+    def refill(self, network: Network) -> None:
+        """Prepare more in the background, soon."""
+
+    def release(self, network: Network, endpoint: Endpoint) -> None:
+        """End an endpoint whose namespace or tap nobody uses any more and which publishes nothing:
+        the address is free at once, device and rules go soon after, many at a time."""
+
+    async def close(self) -> None:
+        """Let go of sockets and background work; what is on the host stays."""
 
 
 def drivers() -> Sequence[str]:
