@@ -129,7 +129,8 @@ class Creator:
         runtime = await self._backends.choose(host.isolation, host.runtime)
         self._ledger.reserve(chosen)
         try:
-            return await self._make(chosen, merged, host, image, endpoints, runtime)
+            async with self._images.using(image):
+                return await self._make(chosen, merged, host, image, endpoints, runtime)
         finally:
             self._ledger.release(chosen)
 

@@ -45,6 +45,7 @@ class Engine:
             self.events,
             {"overlay": self.backends.snapshotter("overlay")},
             self._images_in_use,
+            self._running,
         )
         self.networks = Networks(settings, self.store, self.events)
         self.volumes = Volumes(settings, self.store, self.events, self._volumes_in_use)
@@ -63,6 +64,9 @@ class Engine:
             used.setdefault(container.image_id, []).append(container.id)
         return used
 
+    def _running(self) -> set[str]:
+        return {container.id for container in self.ledger.all() if container.state.running}
+
     def _volumes_in_use(self) -> dict[str, list[str]]:
         used: dict[str, list[str]] = {}
         for container in self.ledger.all():
@@ -73,12 +77,14 @@ class Engine:
 
     async def open(self) -> None:
         """Take up what runs, mend what a crash left, start what should run."""
+        await self.images.open()
         await self.recovery.run()
         self.rotation.begin()
 
     async def close(self) -> None:
         """Stop following; containers and VMs go on."""
         await self.tasks.close()
+        await self.images.close()
         await self.networks.close()
         self.store.close()
 

@@ -13,7 +13,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from bastide.host.processes import readable
 from bastide.hypervisor.frames import (
@@ -246,9 +246,9 @@ class Agent(asyncio.Protocol):
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.set_write_buffer_limits(high=1 << 18)
-        self._transport = transport
+        # uvloop's transports have the methods of asyncio.Transport without being one.
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=1 << 18)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._fail(self._error or Unavailable("the virtual machine has ended"))
