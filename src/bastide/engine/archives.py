@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from bastide.engine.clock import now
 from bastide.engine.layers import Lease, local_source
 from bastide.host.syscalls import blocking
 from bastide.images import layout
 from bastide.images.compression import decompress
 from bastide.images.digest import digest_of
-from bastide.images.manifest import MediaType, make_descriptor, parse_config
-from bastide.images.reference import Reference, parse
+from bastide.images.manifest import MediaType, make_descriptor, parse_config, parse_platform
+from bastide.images.reference import Reference, parse, parse_repository
 from bastide.images.threads import Channel, in_thread
+from bastide.model.container import Config
 from bastide.model.errors import InvalidArgument
 from bastide.model.image import Descriptor, Image
 
@@ -172,26 +174,45 @@ def _gather(pieces: Iterator[bytes], wanted: int = 1 << 20) -> bytes:
     return b"".join(found)
 
 
-async def import_root(
-    images: Images,
-    data: AsyncIterator[bytes],
-    config: dict[str, Any],
-    name: Reference | None,
-    message: str = "",
-) -> Image:
-    """An image of one layer from the tar of a root file system. `config` is the whole configuration but rootfs.
+class ImportRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What `docker import` asks for."""
 
-    Raises InvalidArgument when it is no tar stream.
+    repository: str = ""
+    tag: str = ""
+    message: str = ""
+    changes: list[str] = []
+    platform: str = ""
+
+
+async def import_root(images: Images, data: AsyncIterator[bytes], request: ImportRequest, progress: Progress) -> Image:
+    """An image of one layer from the tar of a root file system, compressed or not.
+
+    Raises InvalidArgument when it is no tar stream or a change is wrong.
     """
+    name = parse_repository(request.repository).with_tag(request.tag or "latest") if request.repository else None
+    platform = parse_platform(request.platform, images.host) if request.platform else images.host
+    config = images.changed(Config(), request.changes)
+    created = now()
+    document = {
+        "architecture": platform.architecture,
+        **({"variant": platform.variant} if platform.variant else {}),
+        "os": platform.os,
+        "created": created,
+        "config": msgspec.to_builtins(config),
+        "comment": request.message,
+    }
     async with spooled(images, data) as path, images.layers.leases.hold() as lease:
-        size = path.stat().st_size
         digest = await in_thread("hash", _digest_of, _pieces(path))
-        descriptor = Descriptor(media_type=MediaType.OCI_LAYER, digest=digest, size=size)
+        descriptor = Descriptor(media_type=MediaType.OCI_LAYER, digest=digest, size=path.stat().st_size)
         await lease.add(digest)
         await images.layers.ensure(descriptor, digest, local_source(partial(_pieces, path)))
-        step = {"created": config["created"], "comment": message}
-        document = config | {"rootfs": {"type": "layers", "diff_ids": [digest]}, "history": [step]}
-        return await images.assemble(lease, document, [descriptor], [name] if name else [], "import")
+        document |= {
+            "rootfs": {"type": "layers", "diff_ids": [digest]},
+            "history": [{"created": created, "comment": request.message or "Imported from -"}],
+        }
+        image = await images.assemble(lease, document, [descriptor], [name] if name else [], "import")
+    progress({"status": image.id})
+    return image
 
 
 def _pieces(path: Path) -> Iterator[bytes]:

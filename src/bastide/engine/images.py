@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import platform as machine
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
 
-from bastide.engine import archives
+from bastide.engine import archives, remote
 from bastide.engine.archives import Progress
 from bastide.engine.clock import now
 from bastide.engine.events import Events
 from bastide.engine.layers import Layers, Lease
+from bastide.engine.pull import Pull
 from bastide.engine.state import Store
 from bastide.host.syscalls import blocking
 from bastide.images import layout
 from bastide.images import manifest as documents
+from bastide.images.auth import Credentials
 from bastide.images.digest import digest_of, is_digest, short
 from bastide.images.manifest import ImageConfig
 from bastide.images.reference import Reference, parse, parse_repository
+from bastide.images.registries import Registries
 from bastide.model.config import Settings
 from bastide.model.container import NEVER, Config
-from bastide.model.errors import Conflict, InvalidArgument, NotFound
+from bastide.model.errors import Conflict, InvalidArgument, NotFound, Unsupported
 from bastide.model.image import Descriptor, Image, Platform
 from bastide.storage import Snapshotter
 
@@ -56,6 +59,10 @@ def host_platform() -> Platform:
     name = machine.machine()
     variant = {"armv7l": "v7", "armv6l": "v6"}.get(name, "")
     return Platform(os="linux", architecture=names.get(name, name), variant=variant)
+
+
+def _quiet(message: dict[str, Any]) -> None:
+    """Progress that nobody wants."""
 
 
 class Images:
@@ -204,6 +211,52 @@ class Images:
         """An archive, both OCI layout and docker-archive, of images. Raises NotFound at the first step."""
         return archives.save(self, names)
 
+    async def import_root(
+        self, data: AsyncIterator[bytes], request: archives.ImportRequest, progress: Progress
+    ) -> Image:
+        """An image of one layer from the tar of a root file system. Raises InvalidArgument."""
+        return await archives.import_root(self, data, request, progress)
+
+    def changed(self, config: Config, changes: Sequence[str]) -> Config:
+        """A configuration after instructions of a Dockerfile. Raises InvalidArgument."""
+        if changes:
+            raise Unsupported("changes are not supported here: build an image from a Dockerfile instead")
+        return config
+
+    # -- registries ----------------------------------------------------------------------------
+
+    async def pull(
+        self,
+        reference: Reference,
+        platform: str = "",
+        credentials: Credentials | None = None,
+        progress: Progress = _quiet,
+    ) -> Image:
+        """Pull an image. `platform` is `os/arch[/variant]`, "" for the host's.
+
+        Raises NotFound, Unauthorized, PermissionDenied, Unavailable, InvalidArgument, ResourceExhausted. What was
+        fetched before an error is taken up by the next try.
+        """
+        return await Pull(self, reference, platform, credentials, progress, Registries()).run()
+
+    async def push(self, name: str, tag: str, credentials: Credentials | None, progress: Progress = _quiet) -> None:
+        """Push a tag, or every tag of a repository when `tag` is "". Raises NotFound, Unauthorized, Unavailable."""
+        await remote.push(self, name, tag, credentials, progress)
+
+    async def login(self, credentials: Credentials) -> str:
+        """Check credentials; gives the identity token to use from now on, "" for none. Raises Unauthorized."""
+        return await remote.login(credentials)
+
+    async def inspect_remote(self, name: str, credentials: Credentials | None) -> remote.Remote:
+        """What a registry says about a reference. Raises NotFound, Unauthorized, Unavailable."""
+        return await remote.look(parse(name).tagged(), credentials)
+
+    async def search(
+        self, term: str, limit: str, filters: Mapping[str, Sequence[str]], credentials: Credentials | None
+    ) -> Sequence[dict[str, Any]]:
+        """What a registry's search finds. Raises InvalidArgument, Unavailable."""
+        return await remote.search(term, limit, filters, credentials)
+
     # -- bring in ------------------------------------------------------------------------------
 
     def record(self, image: Image, names: Sequence[Reference] = (), action: str = "") -> Image:
@@ -262,6 +315,32 @@ class Images:
             await blocking(self.content.add, data)
         descriptor = documents.make_descriptor(manifest)
         return self.record(self.build_record(config, descriptor, descriptor, layers), names, action)
+
+    def tags_of(self, repository: Reference) -> Sequence[Reference]:
+        """Every tag of a repository."""
+        names = [parse(name) for name, _ in self._names.items()]
+        return sorted((name for name in names if name.name == repository.name and name.tag), key=str)
+
+    def origin(self, blob: str, target: Reference) -> str:
+        """Another repository of the same registry that surely has a blob; "" for none."""
+        for name, row in self._names.items():
+            reference = parse(name)
+            image = self._images.get(row.image)
+            if (
+                reference.digest
+                and reference.domain == target.domain
+                and reference.path != target.path
+                and image is not None
+                and blob in blobs_of(image)
+            ):
+                return reference.path
+        return ""
+
+    def pushed(self, image: Image, reference: Reference, digest: str) -> None:
+        """An image is on a registry now, under this digest."""
+        name = reference.with_digest(digest)
+        self._names.put(str(name), Named(image.id, digest, now()))
+        self.event("push", reference.familiar, image)
 
     def event(self, action: str, subject: str, image: Image) -> None:
         """Tell of something that happened to an image, with Docker's attributes."""

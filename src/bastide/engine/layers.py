@@ -205,6 +205,37 @@ class Layers:
             if result is not None:
                 self._layers.put(diff_id, _Layer(result.size))
 
+    async def adopt(self, descriptor: Descriptor, diff_id: str, spooled: Path, upper: Path, size: int) -> None:
+        """Have a layer that was made here: its blob in the file `spooled`, its files in the directory `upper`.
+
+        Both are moved away, or left where they are when the layer is known. `size` is the bytes of its files.
+        The caller's lease holds both digests.
+        """
+        async with self._alone(descriptor.digest):
+            if self.has(descriptor, diff_id):
+                return
+            if not self.content.has(descriptor.digest):
+                await blocking(self.content.adopt, spooled, descriptor.digest)
+            async with self._snapshotter.layer(diff_id) as directory:
+                if directory is not None:
+                    await blocking(upper.rename, directory)
+            self._note(descriptor.digest, diff_id, Unpacked(diff_id, 0, size))
+        self._settle_later()
+
+    async def adopt(self, descriptor: Descriptor, diff_id: str, blob: Path, directory: Path, size: int) -> None:
+        """Have a layer that was made here: `blob` is a spooled file, `directory` its files in the overlay's form.
+
+        Both are moved, not copied, and must be right; `size` counts the bytes of the files. The caller's
+        lease holds both digests.
+        """
+        async with self._alone(descriptor.digest):
+            async with self._snapshotter.layer(diff_id) as place:
+                if place is not None:
+                    await blocking(directory.rename, place)
+                await blocking(self.content.adopt, blob, descriptor.digest)
+                self._note(descriptor.digest, diff_id, Unpacked(diff_id, 0, size))
+        self._settle_later()
+
     async def add_blob(self, digest: str, size: int, source: BlobSource) -> None:
         """Have a blob that is no layer."""
         async with self._alone(digest):
