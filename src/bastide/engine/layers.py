@@ -222,20 +222,6 @@ class Layers:
             self._note(descriptor.digest, diff_id, Unpacked(diff_id, 0, size))
         self._settle_later()
 
-    async def adopt(self, descriptor: Descriptor, diff_id: str, blob: Path, directory: Path, size: int) -> None:
-        """Have a layer that was made here: `blob` is a spooled file, `directory` its files in the overlay's form.
-
-        Both are moved, not copied, and must be right; `size` counts the bytes of the files. The caller's
-        lease holds both digests.
-        """
-        async with self._alone(descriptor.digest):
-            async with self._snapshotter.layer(diff_id) as place:
-                if place is not None:
-                    await blocking(directory.rename, place)
-                await blocking(self.content.adopt, blob, descriptor.digest)
-                self._note(descriptor.digest, diff_id, Unpacked(diff_id, 0, size))
-        self._settle_later()
-
     async def add_blob(self, digest: str, size: int, source: BlobSource) -> None:
         """Have a blob that is no layer."""
         async with self._alone(digest):
