@@ -161,9 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A client that goes away is no error, and every other one is logged by the API itself.
         logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
         _prepare_host(settings)
-        import uvloop
-
-        uvloop.run(serve(settings))
+        asyncio.run(serve(settings))
     except BastideError as error:
         sys.stderr.write(f"bastided: {error.message}\n")
         return 125
