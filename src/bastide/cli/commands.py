@@ -71,6 +71,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "builder prune": ("prune:BUILDER", "Remove build cache"),
     "container inspect": ("inspect:CONTAINER", "Display detailed information on one or more containers"),
     "container prune": ("prune:CONTAINER", "Remove all stopped containers"),
+    "image bootstrap": ("bootstrap", "Make an image of a distribution's own packages"),
     "image inspect": ("inspect:IMAGE", "Display detailed information on one or more images"),
     "image prune": ("prune:IMAGE", "Remove unused images"),
     "network connect": ("network:CONNECT", "Connect a container to a network"),
