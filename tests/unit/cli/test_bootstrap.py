@@ -73,12 +73,12 @@ def test_refuses_what_it_does_not_know(image: str) -> None:
 def test_a_failure_imports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program(tmp_path, monkeypatch, "echo 'I: begin' >&2; echo 'E: no mirror answers' >&2; exit 1")
     client = Client()
-    with pytest.raises(CommandError, match="^mmdebstrap could not make bookworm: no mirror answers$"):
+    with pytest.raises(CommandError, match=r"^mmdebstrap could not make bookworm: no mirror answers$"):
         bootstrap(client, "debian:12")
     assert not client.images.query
 
 
 def test_without_mmdebstrap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(CommandError, match="^mmdebstrap is not installed: apt-get install mmdebstrap$"):
+    with pytest.raises(CommandError, match=r"^mmdebstrap is not installed: apt-get install mmdebstrap$"):
         bootstrap(Client(), "debian:12")
