@@ -73,7 +73,8 @@ class FileAccess:
         volume or bind mount, that mount's source.
         """
         clean = "/" + str(PurePosixPath("/" + path)).lstrip("/")
-        if container.state.running and not image_only:
+        runtime = self._backends.runtime(container.runtime)
+        if container.state.running and not image_only and Feature.HOST_VIEW in runtime.features:
             yield Path(f"/proc/{container.state.pid}/root"), clean
             return
         if not image_only:

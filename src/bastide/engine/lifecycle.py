@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import shutil
 import time
@@ -23,7 +24,7 @@ from bastide.engine.volumes import Volumes
 from bastide.host.syscalls import blocking
 from bastide.model.config import Settings
 from bastide.model.container import Container, Status
-from bastide.model.errors import BastideError, Conflict, NotFound, NotModified, PermissionDenied, Unsupported
+from bastide.model.errors import BastideError, Conflict, HostError, NotFound, NotModified, PermissionDenied, Unsupported
 from bastide.model.process import Bundle, Root
 from bastide.runtime import Exit, Feature, Pausing, Phase, Runtime, Snapshotting
 
@@ -81,6 +82,9 @@ class Lifecycle:
                 undo.pop_all()
         except BastideError as error:
             self._failed(container, error)
+            raise
+        except Exception:
+            self._failed(container, HostError("start", errno.EIO, container.name))
             raise
         self._running(container, pid)
 
@@ -418,8 +422,9 @@ class Lifecycle:
                 return
             if found.phase is not Phase.ABSENT:
                 await self.take_down(present)
-            if present.state.status is Status.REMOVING:
-                await self.discard(present, volumes=False)
+            if present.host_config.auto_remove and present.state.error:
+                await self.discard(present, volumes=True)
+                return
         await self._restart_after_boot(present)
 
     async def _restart_after_boot(self, container: Container) -> None:

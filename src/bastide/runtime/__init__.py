@@ -37,6 +37,8 @@ class Feature(enum.StrEnum):
     TOP = "top"
     FILES = "files"
     BIND_MOUNTS = "bind-mounts"
+    HOST_VIEW = "host-view"
+    """`/proc/PID/root` of the main process is the container's own tree."""
     NETWORK_NAMESPACE = "network-namespace"
     HOST_NETWORK = "host-network"
     HOTPLUG_NETWORK = "hotplug-network"

@@ -48,6 +48,7 @@ FEATURES = frozenset(
         Feature.STATS,
         Feature.TOP,
         Feature.BIND_MOUNTS,
+        Feature.HOST_VIEW,
         Feature.NETWORK_NAMESPACE,
         Feature.HOST_NETWORK,
         Feature.SHARED_NAMESPACES,
