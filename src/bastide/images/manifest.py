@@ -127,7 +127,7 @@ def parse(data: bytes, media_type: str = "") -> Manifest | Index:
         claimed = ""
     if own and claimed and own != claimed:
         raise InvalidArgument(f"manifest says that it is {own!r}, its sender that it is {claimed!r}")
-    if fields.get("schemaVersion") == 1 or "schema1" in claimed or "manifest.v1" in claimed:
+    if fields.get("schemaVersion") == 1 or "schema1" in claimed or "distribution.manifest.v1" in claimed:
         raise Unsupported("manifests of schema 1 are not supported: push the image again with a newer tool")
     listed = any(fields.get(name) is not None for name in ("manifests",))
     plain = any(fields.get(name) is not None for name in ("layers", "config", "fsLayers", "history"))
