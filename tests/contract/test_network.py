@@ -631,7 +631,7 @@ async def test_prepared_namespaces_are_whole_and_handed_out_once(bridge: Network
     server.close()
     for path, endpoint in got:
         netns.unpin(path)
-        bridge.release(plan, endpoint)
+        await bridge.release(plan, endpoint)
     gone = {endpoint.interface.device for _, endpoint in got}
     while gone & devices():
         assert time.monotonic() < deadline

@@ -163,7 +163,7 @@ class Creator:
             undo.push_async_callback(self._drop_volumes, volumes)
             points = await self._resolver.resolve(config, host, volumes)
             check_features(host, config, runtime, bool(points))
-            wanted = self._networks.check(host, endpoints)
+            wanted = self._networks.check(host, endpoints, config.mac_address or "")
             command, *arguments = command_line(config)
             container = Container(
                 id=container_id,

@@ -47,7 +47,7 @@ class Engine:
             self._images_in_use,
             self._running,
         )
-        self.networks = Networks(settings, self.store, self.events)
+        self.networks = Networks(settings, self.store, self.events, self.ledger, self.backends)
         self.volumes = Volumes(settings, self.store, self.events, self._volumes_in_use)
         self.lifecycle = Lifecycle(settings, self.ledger, self.backends, self.networks, self.volumes, self.tasks)
         creator = Creator(settings, self.ledger, self.backends, self.images, self.networks, self.volumes)

@@ -166,9 +166,9 @@ class Preparing(Protocol):
     def refill(self, network: Network) -> None:
         """Prepare more in the background, soon."""
 
-    def release(self, network: Network, endpoint: Endpoint) -> None:
-        """End an endpoint whose namespace or tap nobody uses any more and which publishes nothing:
-        the address is free at once, device and rules go soon after, many at a time."""
+    async def release(self, network: Network, endpoint: Endpoint) -> None:
+        """As `leave`, for an endpoint whose namespace or tap nobody uses any more: ports and address
+        are free when this returns, device and rules go soon after, many at a time."""
 
     async def close(self) -> None:
         """Let go of sockets and background work; what is on the host stays."""

@@ -339,8 +339,9 @@ class Bridge(NetworkDriver, name="bridge"):
             raise
         return list(zip(paths, made, strict=True))
 
-    def release(self, network: Network, endpoint: Endpoint) -> None:
-        """Put it on the list of what is taken apart soon."""
+    async def release(self, network: Network, endpoint: Endpoint) -> None:
+        """Free ports and address, put the rest on the list of what is taken apart soon."""
+        await self._unpublish(endpoint)
         self._give_back(endpoint)
         self._ended.append(endpoint)
         self._later("sweep", 0 if len(self._ended) >= _SWEEP_AT else _SWEEP_SECONDS, self._sweep)
