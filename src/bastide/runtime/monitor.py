@@ -6,7 +6,7 @@ and leaves the exit code in a file. Facts about its sockets and files: conmon(8)
 (conn_sock.c, ctrl.c, parent_pipe_fd.c), version 2.1.
 
 Files in a container's directory: `conmon.pid`, `pid`, `attach` (SOCK_SEQPACKET), `ctl` (a fifo),
-`oom` (exists when memory ran out), `exit` and, the exit code in a file named after the container.
+`oom` (exists when memory ran out), and the exit code in a file named after the container.
 """
 
 from __future__ import annotations
@@ -60,8 +60,6 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     terminal: bool = False
     stdin: bool = False
     keep_stdin: bool = True
-    options: tuple[str, ...] = ()
-    """Options for the program's `create`, as `--no-pivot`."""
 
 
 class Monitor:
@@ -117,7 +115,6 @@ class Monitor:
             *("--name", launch.id),
             *("--runtime", str(self._program)),
             *(f"--runtime-arg={word}" for word in self._arguments),
-            *(f"--runtime-opt={word}" for word in launch.options),
             *("--bundle", str(directory)),
             *("--container-pidfile", str(directory / "pid")),
             *("--exit-dir", str(directory)),
