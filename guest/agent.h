@@ -146,6 +146,12 @@ int open_in_root(const char *path, int flags, bool make_directory);
 uint64_t system_oom_kills(void);
 size_t system_stats(char *text, size_t size);
 
+extern int system_base, system_upper; /* the two trees below the overlay, for `changes`; -1 without disks */
+
+/* archive_pack.c, archive_unpack.c */
+int archive_pack(char **args);
+int archive_unpack(char **args);
+
 /* identity.c */
 void identity_seed(const uint8_t *bytes, size_t length);
 void identity_time(uint64_t nanoseconds);

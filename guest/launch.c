@@ -219,6 +219,14 @@ static void stand_before(pid_t child)
 	_exit(0);
 }
 
+/* A child that does not exec keeps none of the agent's descriptors but what `changes` looks at. */
+static void close_descriptors(void)
+{
+	for (int fd = 3; fd < 1024; fd++)
+		if (fd != system_base && fd != system_upper)
+			close(fd);
+}
+
 static void run_program(const struct spec *spec, const struct ends *ends)
 {
 	struct account account;
@@ -237,13 +245,13 @@ static void run_program(const struct spec *spec, const struct ends *ends)
 			_exit(0);
 	}
 	if (spec->builtin) {
-		close(ends->status);
+		close_descriptors();
 		_exit(builtin_run(spec->args));
 	}
 	if (spec->init) {
 		pid_t child = fork();
 		if (child > 0) {
-			close(ends->status);
+			close_descriptors();
 			stand_before(child);
 		}
 	}

@@ -23,6 +23,8 @@
 #define UPPER "/disk/upper"
 #define FILES "/run/files"
 
+int system_base = -1, system_upper = -1;
+
 static char base_device[32], upper_device[32];
 static bool mounted, discard, has_disks, privileged, readonly;
 
@@ -260,6 +262,8 @@ const char *system_mount(char *error, size_t size)
 	if (mount_disks(error, size) < 0)
 		return error;
 	has_disks = true;
+	system_base = open(BASE, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	system_upper = open(UPPER "/upper", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (place(TREE "/dev", "/dev", MS_MOVE) < 0 || place(TREE "/sys", "/sys", MS_MOVE) < 0) {
 		failed(error, size, "mount of /dev and /sys");
 		return error;
