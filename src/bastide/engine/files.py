@@ -16,6 +16,7 @@ from bastide.host.syscalls import blocking, stream
 from bastide.images.archive import unpack_into
 from bastide.model.container import Container
 from bastide.model.errors import HostError, InvalidArgument, NotFound, Unsupported
+from bastide.model.filemode import go_mode
 from bastide.model.process import DirectoryRoot
 from bastide.runtime import Feature, Files
 from bastide.storage import Trees
@@ -25,23 +26,6 @@ _CHANGED, _ADDED = 0, 1
 
 MOUNT_TARGETS = frozenset(("/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev/console", "/dev/pts", "/dev/shm"))
 """Made in a container's own layer by its start where the image has none; no change of the user's."""
-
-# Go's os.FileMode bits, which Docker puts on the wire: https://pkg.go.dev/io/fs#FileMode.
-_GO_TYPES = {
-    stat.S_IFDIR: 1 << 31,
-    stat.S_IFLNK: 1 << 27,
-    stat.S_IFBLK: 1 << 26,
-    stat.S_IFCHR: 1 << 26 | 1 << 21,
-    stat.S_IFIFO: 1 << 25,
-    stat.S_IFSOCK: 1 << 24,
-}
-_GO_BITS = {stat.S_ISUID: 1 << 23, stat.S_ISGID: 1 << 22, stat.S_ISVTX: 1 << 20}
-
-
-def go_mode(mode: int) -> int:
-    """A Unix mode as Go's FileMode."""
-    bits = stat.S_IMODE(mode) & 0o777 | _GO_TYPES.get(stat.S_IFMT(mode), 0)
-    return bits | sum(go for unix, go in _GO_BITS.items() if mode & unix)
 
 
 def _missing(container: Container, path: str) -> NotFound:

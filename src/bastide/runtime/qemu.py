@@ -14,16 +14,16 @@ import os
 import re
 import shutil
 import signal as signals
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 
 from bastide.host import cgroups
 from bastide.host.processes import Spawner
 from bastide.host.syscalls import blocking, run
-from bastide.hypervisor import accelerator, machine, process, qmp
+from bastide.hypervisor import accelerator, inside, machine, process, qmp
 from bastide.hypervisor.agent import Agent, Channel
 from bastide.hypervisor.confinement import Uids, confine
 from bastide.hypervisor.frames import Ask, u32
@@ -41,7 +41,7 @@ from bastide.model.errors import (
     PermissionDenied,
     Unsupported,
 )
-from bastide.model.process import Bundle, DiskRoot, Process, Struct, TerminalSize
+from bastide.model.process import Bundle, DiskRoot, Process, Stats, Struct, TerminalSize
 from bastide.runtime import Exit, Feature, Phase, Probe, Runtime, RuntimeState, Stdio, Stream
 from bastide.runtime.monitor import Launch, Monitor, Refused, exit_code, find
 
@@ -71,7 +71,15 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
 
     snapshotter: ClassVar[str] = "erofs"
     features: ClassVar[frozenset[Feature]] = frozenset(
-        {Feature.PAUSE, Feature.PRIVILEGED, Feature.SYSCTLS, Feature.INIT}
+        {
+            Feature.PAUSE,
+            Feature.STATS,
+            Feature.TOP,
+            Feature.FILES,
+            Feature.PRIVILEGED,
+            Feature.SYSCTLS,
+            Feature.INIT,
+        }
     )
 
     def __init__(self, settings: Settings) -> None:
@@ -393,6 +401,36 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         self._keep(container, msgspec.structs.replace(vm, paused=False))
         agent = await self._agent(container)
         agent.request(Ask.CLOCK, process.clock())
+
+    async def stats(self, container: str) -> Stats:
+        """See Measuring: the guest's own counters."""
+        return await inside.stats(await self._agent(container), self._vm(container).memory)
+
+    async def processes(self, container: str) -> Sequence[int]:
+        """See Listing."""
+        return await inside.pids(await self._agent(container))
+
+    async def top(self, container: str, arguments: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+        """See Listing."""
+        return await inside.top(await self._agent(container), arguments)
+
+    async def stat_path(self, container: str, path: str) -> dict[str, Any]:
+        """See Files."""
+        return await inside.stat_path(await self._agent(container), path)
+
+    async def get_archive(self, container: str, path: str) -> AsyncIterator[bytes]:
+        """See Files. The root is given without what is mounted in it."""
+        agent = await self._agent(container)
+        async for piece in inside.pack(agent, path, whole=not path.strip("/")):
+            yield piece
+
+    async def put_archive(self, container: str, path: str, data: AsyncIterator[bytes]) -> None:
+        """See Files."""
+        await inside.unpack(await self._agent(container), path, data)
+
+    async def changes(self, container: str) -> list[tuple[int, str]]:
+        """See Files."""
+        return await inside.changes(await self._agent(container))
 
 
 async def _vacate(path: str) -> None:

@@ -6,7 +6,8 @@ import stat
 
 import pytest
 
-from bastide.engine.files import go_mode, without_mount_targets
+from bastide.engine.files import without_mount_targets
+from bastide.model.filemode import go_mode
 
 
 def test_mount_targets_are_no_changes() -> None:

@@ -1,0 +1,299 @@
+"""Questions about what is inside a guest: files, processes, resource use. The agent's own functions answer them.
+
+Guests lie: texts are parsed strictly and bounded, numbers are clamped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from bastide.hypervisor.agent import Agent, Channel
+from bastide.hypervisor.frames import Ask
+from bastide.hypervisor.process import specification
+from bastide.model.errors import GuestError, InvalidArgument, NotFound
+from bastide.model.filemode import go_mode
+from bastide.model.process import Process, Stats
+
+_LIMIT = 64 << 20
+"""Bytes that an answer with a list may have."""
+_LARGEST = 1 << 63
+
+
+async def _start(agent: Agent, *words: str, stdin: bool = False) -> Channel:
+    return await agent.run(specification(Process(args=words, stdin=stdin), builtin=True))
+
+
+async def _finish(channel: Channel, complaint: bytes, path: str) -> None:
+    """Raise what the function's exit code means."""
+    code, _ = await channel.ended
+    text = complaint.decode(errors="replace").strip()[:500]
+    if code == 2:
+        raise NotFound(f"Could not find the file {path} in container")
+    if code:
+        raise InvalidArgument(text or f"the guest could not do it (exit status {code})")
+
+
+async def _collect(agent: Agent, *words: str) -> bytes:
+    channel = await _start(agent, *words)
+    output, complaint = bytearray(), bytearray()
+    try:
+        async for which, data in channel.output():
+            target = output if which == 1 else complaint
+            target += data
+            if len(output) + len(complaint) > _LIMIT:
+                raise GuestError("the guest's answer is too long")
+    finally:
+        channel.detach()
+    await _finish(channel, bytes(complaint), words[-1])
+    return bytes(output)
+
+
+def _numbers(text: str, count: int) -> list[int]:
+    words = text.split()
+    try:
+        found = [int(word) for word in words[:count]]
+    except ValueError as error:
+        raise GuestError("the guest agent answered with nonsense") from error
+    if len(found) < count or any(not -_LARGEST < value < _LARGEST for value in found):
+        raise GuestError("the guest agent answered with nonsense")
+    return found
+
+
+async def stat_path(agent: Agent, path: str) -> dict[str, Any]:
+    """As `Files.stat_path`. Raises NotFound."""
+    answer = await _collect(agent, "stat", "/" + path.lstrip("/"))
+    head, _, target = answer.partition(b"\0")
+    mode, size, seconds, _, _, _ = _numbers(head.decode(errors="replace"), 6)
+    try:
+        stamp = datetime.fromtimestamp(seconds, tz=UTC)
+    except (ValueError, OverflowError, OSError):
+        stamp = datetime.fromtimestamp(0, tz=UTC)
+    return {
+        "name": os.path.basename(path.rstrip("/")) or "/",  # noqa: PTH119
+        "size": size,
+        "mode": go_mode(mode & 0xFFFF),
+        "mtime": stamp.isoformat().replace("+00:00", "Z"),
+        "linkTarget": target.decode(errors="replace"),
+    }
+
+
+async def pack(agent: Agent, path: str, *, whole: bool = False) -> AsyncIterator[bytes]:
+    """As `Files.get_archive`. Raises NotFound before the first piece."""
+    channel = await _start(agent, "pack", "/" + path.lstrip("/"), *(["whole"] if whole else []))
+    complaint = b""
+    try:
+        async for which, data in channel.output():
+            if which == 1:
+                yield data
+            else:
+                complaint = (complaint + data)[:1000]
+    finally:
+        channel.detach()
+    await _finish(channel, complaint, path)
+
+
+async def unpack(agent: Agent, path: str, data: AsyncIterator[bytes]) -> None:
+    """As `Files.put_archive`. Raises NotFound, InvalidArgument."""
+    channel = await _start(agent, "unpack", "/" + path.lstrip("/"), stdin=True)
+    try:
+        # A guest that refuses ends before it has read everything.
+        with contextlib.suppress(NotFound):
+            async for piece in data:
+                await channel.write(piece)
+            channel.close_stdin()
+        complaint = b""
+        async for _, text in channel.output():
+            complaint = (complaint + text)[:1000]
+    finally:
+        channel.detach()
+    await _finish(channel, complaint, path)
+
+
+_CHANGES = {b"C": 0, b"A": 1, b"D": 2}
+_OURS = ("/dev", "/proc", "/sys", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
+"""Places that every start makes to mount on: no change of the user's."""
+
+
+async def changes(agent: Agent) -> list[tuple[int, str]]:
+    """As `Files.changes`."""
+    found = []
+    for entry in (await _collect(agent, "changes")).split(b"\0"):
+        kind, path = _CHANGES.get(entry[:1]), entry[1:].decode(errors="surrogateescape")
+        if kind is not None and not (kind == 1 and path in _OURS):
+            found.append((kind, path))
+    paths = [path for _, path in found]
+    idle = (0, "/etc") in found and not any(path.startswith("/etc/") for path in paths)
+    return sorted((one for one in found if not (idle and one == (0, "/etc"))), key=lambda one: one[1])
+
+
+# -- processes -------------------------------------------------------------------------------------
+
+_TITLES = {
+    "-ef": ("UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"),
+    "aux": ("USER", "PID", "%CPU", "%MEM", "VSZ", "RSS", "TTY", "STAT", "START", "TIME", "COMMAND"),
+}
+_HERTZ, _PAGE = 100, 4
+"""The guest kernel's clock ticks a second and kilobytes a page (x86-64, arm64)."""
+
+
+def _row(uid: str, stat: str, command: str, uptime: float, now: float) -> dict[str, str]:
+    """A process by ps's column names, from /proc/PID/stat (proc(5))."""
+    head, _, rest = stat.rpartition(")")
+    fields = rest.split()
+    if len(fields) < 22:
+        raise GuestError("the guest agent answered with nonsense")
+    ticks = _numbers(f"{fields[11]} {fields[12]} {fields[19]} {fields[20]} {fields[21]} {fields[4]}", 6)
+    seconds = (ticks[0] + ticks[1]) // _HERTZ
+    age = max(uptime - ticks[2] / _HERTZ, 0.01)
+    started = datetime.fromtimestamp(min(max(now - age, 0), 1 << 36), tz=UTC).strftime("%H:%M")
+    share = min(int(100 * seconds / age), 99)
+    name = head.partition("(")[2]
+    user = {"UID": uid, "USER": uid, "RUSER": uid}
+    times = {
+        "TIME": f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}",
+        "STIME": started,
+        "START": started,
+    }
+    line = command or f"[{name}]"
+    return {
+        **user,
+        **times,
+        "PID": head.split(" ", 1)[0],
+        "PPID": fields[1],
+        "STAT": fields[0],
+        "S": fields[0],
+        "C": str(share),
+        "%CPU": f"{share}.0",
+        "%MEM": "0.0",
+        "VSZ": str(ticks[3] // 1024),
+        "RSS": str(ticks[4] * _PAGE),
+        "TTY": f"pts/{ticks[5] & 0xFF}" if ticks[5] else "?",
+        "CMD": line,
+        "COMMAND": line,
+        "ARGS": line,
+        "COMM": name,
+    }
+
+
+def _columns(arguments: Sequence[str]) -> tuple[str, ...]:
+    words = list(arguments) or ["-ef"]
+    if len(words) == 1 and words[0] in _TITLES:
+        return _TITLES[words[0]]
+    listed = [word for word in words if word not in ("-e", "-A", "-o", "-eo")]
+    if any(word in ("-o", "-eo") for word in words) and listed:
+        return tuple(name.strip().upper() for word in listed for name in word.split(",") if name.strip())
+    raise InvalidArgument(f"ps {' '.join(words)}: a VM knows -ef, aux and -o COLUMNS")
+
+
+async def top(agent: Agent, arguments: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """As `Listing.top`, for the forms of ps that are known."""
+    titles = _columns(arguments)
+    rows = []
+    for row in await _processes(agent):
+        if unknown := [title for title in titles if title not in row]:
+            raise InvalidArgument(f"error: unknown user-defined format specifier {unknown[0].lower()!r}")
+        rows.append([row[title] for title in titles])
+    return list(titles), rows
+
+
+async def pids(agent: Agent) -> list[int]:
+    """As `Listing.processes`."""
+    return [_numbers(row["PID"], 1)[0] for row in await _processes(agent)]
+
+
+async def _processes(agent: Agent) -> list[dict[str, str]]:
+    parts = (await _collect(agent, "processes")).decode(errors="replace").split("\0")
+    try:
+        uptime = float(parts[0].split()[0])
+    except (IndexError, ValueError) as error:
+        raise GuestError("the guest agent answered with nonsense") from error
+    now = datetime.now(tz=UTC).timestamp()
+    groups = zip(parts[1::3], parts[2::3], parts[3::3], strict=False)
+    return [_row(uid, stat, command, uptime, now) for uid, stat, command in groups if ")" in stat]
+
+
+# -- resource use ----------------------------------------------------------------------------------
+
+
+def _table(text: str) -> dict[str, int]:
+    """`/proc/meminfo` in bytes."""
+    found = {}
+    for line in text.splitlines():
+        name, _, value = line.partition(":")
+        if value.split()[:1] and value.split()[0].isdigit():
+            found[name] = int(value.split()[0]) * 1024
+    return found
+
+
+def _interfaces(text: str) -> dict[str, dict[str, int]]:
+    names = ("rx_bytes", "rx_packets", "rx_errors", "rx_dropped"), ("tx_bytes", "tx_packets", "tx_errors", "tx_dropped")
+    found = {}
+    for line in text.splitlines()[2:]:
+        name, _, rest = line.partition(":")
+        values = rest.split()
+        if name.strip() != "lo" and len(values) >= 12 and all(value.isdigit() for value in values):
+            counters = zip(names[0] + names[1], values[:4] + values[8:12], strict=True)
+            found[name.strip()] = {key: int(value) for key, value in counters}
+    return found
+
+
+def _disks(text: str) -> tuple[int, int]:
+    """Bytes read and written (Documentation/admin-guide/iostats.rst: sectors of 512 bytes)."""
+    read = written = 0
+    for line in text.splitlines():
+        fields = line.split()
+        if len(fields) > 9 and fields[2].startswith("vd") and fields[5].isdigit() and fields[9].isdigit():
+            read, written = read + int(fields[5]) * 512, written + int(fields[9]) * 512
+    return read, written
+
+
+def _tasks(text: str) -> int:
+    """How many tasks there are: the second part of `/proc/loadavg`'s fourth field."""
+    total = text.split()[3].partition("/")[2] if len(text.split()) > 3 else ""
+    return int(total) if total.isdigit() else 0
+
+
+def parse_stats(answer: bytes, limit: int) -> Stats:
+    """The guest's own counters; `limit` is its memory in bytes."""
+    parts: dict[str, str] = {}
+    for block in answer.decode(errors="replace").split("=== ")[1:]:
+        path, _, text = block.partition("\n")
+        parts[path] = text
+    tick = 1_000_000_000 // _HERTZ
+    user = system = 0
+    cores = []
+    for line in parts.get("/proc/stat", "").splitlines():
+        fields = line.split()
+        if fields and fields[0].startswith("cpu") and all(word.isdigit() for word in fields[1:8]) and len(fields) > 7:
+            mine = int(fields[1]) + int(fields[2]), sum(int(word) for word in (fields[3], fields[6], fields[7]))
+            if fields[0] == "cpu":
+                user, system = mine[0] * tick, mine[1] * tick
+            else:
+                cores.append(sum(mine) * tick)
+    memory = _table(parts.get("/proc/meminfo", ""))
+    cache = memory.get("Cached", 0) + memory.get("Buffers", 0)
+    used = max(memory.get("MemTotal", 0) - memory.get("MemFree", 0), 0)
+    read, written = _disks(parts.get("/proc/diskstats", ""))
+    return Stats(
+        cpu_total=user + system,
+        cpu_user=user,
+        cpu_system=system,
+        cpu_per_core=tuple(cores),
+        memory=used,
+        memory_max=used,
+        memory_limit=limit,
+        memory_stats={"cache": cache, "inactive_file": memory.get("Inactive(file)", 0), "total_inactive_file": cache},
+        pids=_tasks(parts.get("/proc/loadavg", "")),
+        block_read=read,
+        block_write=written,
+        interfaces=_interfaces(parts.get("/proc/net/dev", "")),
+    )
+
+
+async def stats(agent: Agent, limit: int) -> Stats:
+    """As `Measuring.stats`."""
+    return parse_stats(await agent.ask(Ask.STATS), limit)
