@@ -196,6 +196,7 @@ class Containers:
                 renamed = self._ledger.change(container, name=new)
             finally:
                 self._ledger.release(new)
+        self._networks.renamed(renamed)
         self._ledger.event(renamed, "rename", oldName=f"/{container.name}")
 
     async def update(self, reference: str, changes: dict[str, Any]) -> Sequence[str]:

@@ -134,6 +134,22 @@ class Creator:
         finally:
             self._ledger.release(chosen)
 
+    async def create_step(self, image: Image, config: Config, host_config: HostConfig) -> Container:
+        """A container for one step of a build, of layers that the caller holds and that are no image yet.
+
+        `config` is taken as it is. Raises as `create`.
+        """
+        host = check_host_config(host_config)
+        self._check_process(config, host)
+        runtime = await self._backends.choose(host.isolation, host.runtime)
+        name = new_name(self._ledger.names())
+        self._ledger.reserve(name)
+        try:
+            container, _ = await self._make(name, config, host, image, {}, runtime)
+        finally:
+            self._ledger.release(name)
+        return container
+
     def _check_process(self, config: Config, host: HostConfig) -> None:
         """What can be judged of the process before it runs. Raises InvalidArgument."""
         bundles.capabilities(host)
