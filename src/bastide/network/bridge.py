@@ -482,7 +482,7 @@ def _remove_strangers(bridge: str, known: set[str], tag: str) -> None:
             link.name
             for link in found
             if link.name not in known
-            and ((link.master == master and link.kind in ("veth", "tun")) or _unfinished(link, tag))
+            and ((master and link.master == master and link.kind in ("veth", "tun")) or _unfinished(link, tag))
         ]
         channel.request([links.delete(name) for name in doomed], tolerated=(_ENODEV,))
 
