@@ -14,6 +14,8 @@ import pytest
 from bastide.host import cgroups, mounts
 from bastide.model.config import Settings
 
+TEMPLATES = Path("/var/tmp/bastide-test-templates")
+
 
 @pytest.fixture
 def settings() -> Iterator[Settings]:
@@ -23,6 +25,9 @@ def settings() -> Iterator[Settings]:
     made = Settings(data_root=base / "data", run_root=base / "run", cgroup_parent=f"bastide-contract-{os.getpid()}")
     for folder in (made.data_root, made.run_root):
         folder.mkdir(mode=0o711)
+    # A VM's template takes seconds to boot: all tests share those of one folder.
+    TEMPLATES.mkdir(exist_ok=True, mode=0o700)
+    (made.data_root / "templates").symlink_to(TEMPLATES)
     yield made
     for entry in reversed(mounts.mounts()):
         if Path(entry.target).is_relative_to(base):

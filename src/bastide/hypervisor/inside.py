@@ -136,6 +136,7 @@ _TITLES = {
     "-ef": ("UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"),
     "aux": ("USER", "PID", "%CPU", "%MEM", "VSZ", "RSS", "TTY", "STAT", "START", "TIME", "COMMAND"),
 }
+_HEADINGS = {"ARGS": "COMMAND", "COMM": "COMMAND"}
 _HERTZ, _PAGE = 100, 4
 """The guest kernel's clock ticks a second and kilobytes a page (x86-64, arm64)."""
 
@@ -192,12 +193,14 @@ def _columns(arguments: Sequence[str]) -> tuple[str, ...]:
 async def top(agent: Agent, arguments: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """As `Listing.top`, for the forms of ps that are known."""
     titles = _columns(arguments)
+    if "PID" not in titles:
+        raise InvalidArgument("Couldn't find PID field in ps output")
     rows = []
     for row in await _processes(agent):
         if unknown := [title for title in titles if title not in row]:
             raise InvalidArgument(f"error: unknown user-defined format specifier {unknown[0].lower()!r}")
         rows.append([row[title] for title in titles])
-    return list(titles), rows
+    return [_HEADINGS.get(title, title) for title in titles], rows
 
 
 async def pids(agent: Agent) -> list[int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import hashlib
 import os
 import select
@@ -186,12 +187,14 @@ class Templates:
     async def _build(self, key: str, wanted: Machine, image: str, base: Path | None) -> Template:
         work = self._root / f".build-{key[:12]}-{os.urandom(4).hex()}"
         await blocking(lambda: work.mkdir(parents=True, mode=0o700))
+        lock = _lock(work)
         try:
             await self._boot(work, wanted, base)
             await blocking(self._seal, work, Manifest(wanted, self._parts or {}, {}, image))
             await self._drop(self._root / key)
             work.rename(self._root / key)
         finally:
+            os.close(lock)
             await blocking(shutil.rmtree, work, True)
         await self._bound(key)
         template = await self._load(key, image)
@@ -281,7 +284,7 @@ class Templates:
         """Remove the templates that were unused longest until the rest is within the limit."""
         found = []
         for directory in self._root.iterdir():
-            if not directory.name.startswith("."):
+            if directory.is_dir() and not directory.name.startswith("."):
                 size = sum(path.stat().st_blocks * 512 for path in directory.iterdir())
                 found.append((directory.stat().st_mtime, size, directory))
         total = sum(size for _, size, _ in found)
@@ -295,13 +298,31 @@ class Templates:
         if not self._root.is_dir():
             return
         for directory in self._root.glob(".*"):
-            await blocking(_end, directory / "pid")
-            await blocking(shutil.rmtree, directory, True)
+            try:
+                lock = _lock(directory)
+            except OSError:
+                continue
+            try:
+                await blocking(_end, directory / "pid")
+                await blocking(shutil.rmtree, directory, True)
+            finally:
+                os.close(lock)
 
 
 def key_of(work: Path) -> str:
     """The name that a template's monitor is started with."""
     return work.name.lstrip(".")
+
+
+def _lock(directory: Path) -> int:
+    """Take a folder that is being worked in; whoever dies lets go. Raises OSError when another has it."""
+    lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise
+    return lock
 
 
 def _identity(path: Path) -> tuple[int, int, int]:

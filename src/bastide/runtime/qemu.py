@@ -136,7 +136,7 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         if not probe.usable:
             raise Unsupported(f"runtime qemu does not work here: {probe.reason}")
         if self._accelerator is None:
-            cache = self.settings.data_root / "accelerator"
+            cache = self.settings.data_root / "templates" / "accelerator"
             self._accelerator = await accelerator.choose(Path(probe.path), cache)
         memory = host.memory or self.settings.vm_memory
         if memory < _SMALLEST:
