@@ -27,8 +27,7 @@ def tar(*members: tuple[str, dict[str, Any]]) -> bytes:
             info = tarfile.TarInfo(name)
             data = fields.pop("data", b"")
             info.size, info.mode = len(data), 0o644
-            for key, value in fields.pop("xattrs", {}).items():
-                info.pax_headers[f"SCHILY.xattr.{key}"] = value
+            info.pax_headers = {f"SCHILY.xattr.{key}": value for key, value in fields.pop("xattrs", {}).items()}
             for key, value in fields.items():
                 setattr(info, key, value)
             archive.addfile(info, io.BytesIO(data))
