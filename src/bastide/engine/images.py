@@ -86,6 +86,8 @@ class Images:
         self.host = host_platform()
         self._store, self._events = store, events
         self._used, self._running = used, running
+        self.kept: Callable[[], set[str]] = set
+        """Digests and diff ids that others hold on to, such as the build cache; set where the engine is wired."""
         self._images = store.table("images", Image)
         self._names = store.table("image_references", Named)
 
@@ -474,7 +476,9 @@ class Images:
     async def collect(self, *, partials: bool = False) -> int:
         """Remove blobs and layers that nothing needs; gives the bytes freed."""
         blobs: set[str] = {row.target for row in self._names.values() if row.target}
-        diff_ids: set[str] = set()
+        kept = self.kept()
+        blobs |= kept
+        diff_ids = set(kept)
         for image in self._images.values():
             blobs.update(blobs_of(image))
             diff_ids.update(image.diff_ids)
