@@ -130,8 +130,17 @@ class Taking:
 
 
 async def serve(request: web.Request, stdio: Stdio, wanted: Wanted) -> Taken:
-    """Join a client's connection and a process's streams until the output ends or the client detaches."""
-    taking = Taking(request, content_type(request, terminal=wanted.terminal))
+    """Take over a client's connection and join it with a process's streams."""
+    try:
+        taking = Taking(request, content_type(request, terminal=wanted.terminal))
+    except BaseException:
+        await stdio.close()
+        raise
+    return await join(taking, stdio, wanted)
+
+
+async def join(taking: Taking, stdio: Stdio, wanted: Wanted) -> Taken:
+    """Join a taken connection and a process's streams until the output ends or the client detaches."""
     try:
         incoming = asyncio.ensure_future(_incoming(taking.reader, stdio, wanted))
         outgoing = asyncio.ensure_future(_outgoing(taking.writer, stdio, wanted))

@@ -66,6 +66,20 @@ async def test_fields_that_cannot_be_honoured_are_refused_by_name(api: Api, host
     assert not api.engine.containers.calls
 
 
+@pytest.mark.parametrize("subpath", ["..", "a/../../b", "/etc"])
+async def test_subpaths_begin_in_their_volume(api: Api, subpath: str) -> None:
+    mount = {"Type": "volume", "Source": "v", "Target": "/t", "VolumeOptions": {"Subpath": subpath}}
+    wanted = {"Image": "busybox", "HostConfig": {"Mounts": [mount]}}
+    assert (await api.call("POST", "/containers/create", json=wanted))[0] == 400
+
+
+async def test_what_is_missing_beside_the_image_does_not_make_clients_pull(api: Api) -> None:
+    api.engine.containers.fail = NotFound("network n not found")
+    assert (await api.call("POST", "/containers/create", json={"Image": "busybox"}))[0] == 400
+    api.engine.containers.fail = NotFound("No such image: n")
+    assert (await api.call("POST", "/containers/create", json={"Image": "busybox"}))[0] == 404
+
+
 async def test_the_hardware_address_of_old_clients_goes_to_the_network(api: Api) -> None:
     wanted = {"Image": "busybox", "MacAddress": "02:00:00:00:00:01", "HostConfig": {"NetworkMode": "net"}}
     assert (await api.call("POST", "/containers/create", json=wanted))[0] == 201
@@ -134,6 +148,7 @@ async def test_list_shows_what_runs_unless_told(api: Api) -> None:
     assert len((await api.call("GET", "/containers/json?all=true"))[1]) == 4
     rows = (await api.call("GET", "/containers/json?limit=2"))[1]
     assert [row["Names"][0] for row in rows] == ["/c3", "/c2"]
+    assert len((await api.call("GET", "/containers/json?all=1&limit=-1"))[1]) == 4
 
 
 FILTERS = [

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from bastide.api import detach
-from bastide.model.container import Config
+from bastide.model.container import Config, State, Status
 from bastide.model.errors import InvalidArgument
 from bastide.runtime import Stream
 
@@ -203,6 +203,12 @@ async def test_an_exec_that_cannot_run_tells_on_its_stream(api: Api) -> None:
     assert b"101" in await head(reader)
     stream, text = await frame(reader)
     assert (stream, text.endswith(b"executable file not found in $PATH\r\n")) == (1, True)
+
+
+async def test_an_exec_in_a_stopped_container_is_refused_as_http(api: Api) -> None:
+    await api.call("POST", "/containers/web/exec", json={"Cmd": ["x"]})
+    api.engine.containers.add(make_container(state=State(status=Status.EXITED)))
+    assert (await api.call("POST", "/exec/e1/start", json={}))[0] == 409
 
 
 async def test_a_detached_exec_answers_at_once(api: Api) -> None:

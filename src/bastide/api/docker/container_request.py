@@ -8,6 +8,7 @@ honoured behind none.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import PurePosixPath
 from typing import Any
 
 import msgspec
@@ -78,6 +79,7 @@ def read_create(data: bytes) -> Create:
     config, rest = decode(data, Config), decode(data, CreateRest)
     host = rest.host_config
     refuse(host)
+    _check_subpaths(host)
     if config.network_disabled:
         host = msgspec.structs.replace(host, network_mode="none")
     endpoints = {
@@ -85,6 +87,14 @@ def read_create(data: bytes) -> Create:
         for name, endpoint in (rest.networking_config.endpoints_config or {}).items()
     }
     return Create(config=config, host=host, endpoints=_with_address(config, host, endpoints))
+
+
+def _check_subpaths(host: HostConfig) -> None:
+    """Raise InvalidArgument for a subpath that begins outside its volume; links are judged when it is mounted."""
+    for mount in host.mounts or []:
+        subpath = mount.volume_options.subpath if mount.volume_options else ""
+        if {"..", "/"} & set(PurePosixPath(subpath).parts):
+            raise InvalidArgument(f"invalid mount config: subpath must be relative and within the volume: {subpath!r}")
 
 
 def _with_address(

@@ -72,7 +72,7 @@ async def list_containers(request: web.Request) -> web.Response:
     """`GET /containers/json`."""
     containers = request.app[ENGINE].containers
     wanted = filters(request, selection.ACCEPTED)
-    limit = number(request, "limit") or 0
+    limit = max(0, number(request, "limit") or 0)
     names = ImageNames(request)
     everything = flag(request, "all") or limit > 0 or "status" in wanted
     present = [
@@ -104,13 +104,20 @@ async def create(request: web.Request) -> web.Response:
     if request.can_read_body and request.content_type != "application/json":
         raise InvalidArgument(f"unsupported Content-Type header ({request.content_type}): must be 'application/json'")
     wanted = asked.read_create(await raw_body(request))
-    container, warnings = await request.app[ENGINE].containers.create(
-        request.query.get("name", "").removeprefix("/"),
-        wanted.config,
-        wanted.host,
-        wanted.endpoints,
-        request.query.get("platform", ""),
-    )
+    engine = request.app[ENGINE]
+    try:
+        container, warnings = await engine.containers.create(
+            request.query.get("name", "").removeprefix("/"),
+            wanted.config,
+            wanted.host,
+            wanted.endpoints,
+            request.query.get("platform", ""),
+        )
+    except NotFound as error:
+        if "image" in error.message:
+            raise
+        # A client takes 404 as "pull the image and try again"; that helps nothing else that is missing.
+        raise InvalidArgument(error.message) from error
     return reply({"Id": container.id, "Warnings": warnings}, 201)
 
 

@@ -63,23 +63,29 @@ def _size(asked: ExecStart) -> TerminalSize | None:
     return TerminalSize(rows=size[0], columns=size[1]) if all(size) else None
 
 
+def _check_startable(request: web.Request, made: Exec) -> None:
+    """What can still be refused as HTTP, before the connection is a stream. Raises Conflict, NotFound."""
+    if made.running or made.exit_code is not None:
+        raise Conflict(f"Error: Exec command {made.id} is already running")
+    container = request.app[ENGINE].containers.get(made.container)
+    if not container.state.running:
+        raise Conflict(f"container {container.id} is not running")
+
+
 @streaming
 async def start(request: web.Request) -> web.StreamResponse:
-    """`POST /exec/{id}/start`."""
+    """`POST /exec/{id}/start`.
+
+    The connection is a stream before the process runs, as with Docker: what the process writes at once
+    must not reach a client together with the answer's head, which some read into a buffer of its own.
+    """
     execs = request.app[ENGINE].execs
     asked = await body(request, ExecStart, ExecStart())
     made = execs.get(request.match_info["id"])
     size = _size(asked)
-    if made.exit_code is not None:
-        raise Conflict(f"Error: Exec command {made.id} has already run")
-    try:
-        stdio = await _kept(execs.start(made.id, detach=asked.detach, size=size))
-    except BastideError as error:
-        if asked.detach or made.exit_code is None:
-            raise
-        # As Docker does: the client has its stream, and learns the exit code from the exec's record.
-        stdio = _Complaint(error.message)
-    if stdio is None:
+    _check_startable(request, made)
+    if asked.detach:
+        await execs.start(made.id, detach=True, size=size)
         return nothing(200)
     config = made.config
     wanted = hijack.Wanted(
@@ -89,7 +95,17 @@ async def start(request: web.Request) -> web.StreamResponse:
         terminal=config.tty,
         detach=detach.parse(config.detach_keys),
     )
-    return await hijack.serve(request, stdio, wanted)
+    taking = hijack.Taking(request, hijack.content_type(request, terminal=config.tty))
+    stdio: Stdio | None
+    try:
+        stdio = await _kept(execs.start(made.id, detach=False, size=size))
+    except BastideError as error:
+        # As Docker does: the client has its stream, and learns the exit code from the exec's record.
+        stdio = _Complaint(error.message)
+    except BaseException:
+        taking.drop()
+        raise
+    return await hijack.join(taking, stdio or _Complaint(""), wanted)
 
 
 async def _kept(starting: Coroutine[Any, Any, Stdio | None]) -> Stdio | None:
