@@ -16,7 +16,7 @@ def name(request: pytest.FixtureRequest, daemon: Daemon):  # type: ignore[no-unt
     daemon.ok("run", "-d", "--isolation", request.param, "--name", "origin", "busybox", "sleep", "100000")
     yield "origin"
     daemon.clear()
-    for line in daemon.ok("snapshot", "ls", "--format", "{{.ContainerName}} {{.Tag}}").splitlines():
+    for line in daemon.ok("snapshot", "ls", "--format", "{{.Container}} {{.Tag}}").splitlines():
         daemon.ok("snapshot", "rm", *line.split())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import msgspec
 
@@ -28,6 +29,10 @@ from bastide.runtime import Feature, Runtime
 DEFAULT_SHM_SIZE = 64 << 20
 LEAST_MEMORY = 6 << 20
 """Docker's minimum for `--memory`, in bytes."""
+_RUNS_ON = {"amd64": {"amd64", "386"}, "arm64": {"arm64", "arm"}}
+"""Architectures (Go's names) that a host of the key's runs without emulation."""
+_INTERPRETERS = {"amd64": "qemu-x86_64", "386": "qemu-i386", "arm64": "qemu-aarch64", "riscv64": "qemu-riscv64"}
+"""Names of qemu-user's handlers in binfmt_misc where they are not `qemu-ARCHITECTURE`."""
 _LOG_DRIVERS = ("", "json-file", "local", "none", "journald")
 
 
@@ -124,6 +129,7 @@ class Creator:
                 f"image with reference {config.image} was found but its platform ({image.platform}) does not "
                 f"match the specified platform ({platform})"
             )
+        self._check_architecture(image)
         merged = merge(config, image.config)
         self._check_process(merged, host)
         runtime = await self._backends.choose(host.isolation, host.runtime)
@@ -149,6 +155,17 @@ class Creator:
         finally:
             self._ledger.release(name)
         return container
+
+    def _check_architecture(self, image: Image) -> None:
+        """Whether this host can run the image's programs. Raises Unsupported."""
+        host, given = self._images.host.architecture, image.platform.architecture
+        interpreter = _INTERPRETERS.get(given, f"qemu-{given}")
+        if given in _RUNS_ON.get(host, {host}) or Path("/proc/sys/fs/binfmt_misc", interpreter).exists():
+            return
+        raise Unsupported(
+            f"image {image.id[7:19]} is for {image.platform} and this host is {self._images.host}: pull it with "
+            f"--platform {self._images.host}, or set up {interpreter} (packages qemu-user-static and binfmt-support)"
+        )
 
     def _check_process(self, config: Config, host: HostConfig) -> None:
         """What can be judged of the process before it runs. Raises InvalidArgument."""
