@@ -86,6 +86,7 @@ class Lifecycle:
         except Exception:
             self._failed(container, HostError("start", errno.EIO, container.name))
             raise
+        self._volumes.taken(container)
         self._running(container, pid)
 
     async def _bring_up(self, container: Container, runtime: Runtime, undo: AsyncExitStack, saved: Path | None) -> int:
@@ -217,6 +218,7 @@ class Lifecycle:
         self._ledger.event(present, "die", exitCode=str(ended.code), execDuration=str(int(ran)))
         answered = {Condition.NEXT_EXIT} | ({Condition.NOT_RUNNING} if delay is None else set())
         self._ledger.announce(present.id, answered, Waited(ended.code))
+        await self._volumes.given_back(present)
         if delay is None and present.host_config.auto_remove:
             await self.discard(present, volumes=True)
             return

@@ -6,6 +6,7 @@ tmpfs, nfs, a bind of another directory, any file system) that directory is wher
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import secrets
@@ -18,8 +19,11 @@ from bastide.engine.events import Events
 from bastide.engine.state import Store
 from bastide.host.syscalls import blocking, run
 from bastide.model.config import Settings
+from bastide.model.container import Container, MountPoint
 from bastide.model.errors import Conflict, HostError, InvalidArgument, NotFound
 from bastide.model.volume import Volume
+
+log = logging.getLogger("bastide.engine")
 
 ANONYMOUS_LABEL = "com.docker.volume.anonymous"
 """What Docker marks volumes without a name of the user's with."""
@@ -40,6 +44,8 @@ class Volumes:
         self._root = settings.data_root / "volumes"
         self._table = store.table("volumes", Volume)
         self._events, self._used = events, used
+        # Which containers hold a volume up. After a restart, until they end or go, all that name it may.
+        self._holders = {name: set(ids) for name, ids in used().items()}
         self._clear_removed()
 
     def _clear_removed(self) -> None:
@@ -132,6 +138,35 @@ class Volumes:
             if done.code:
                 raise HostError("umount", 16, f"{path} ({done.complaint})")
 
+    def taken(self, container: Container) -> None:
+        """A container has its volumes and is about to run."""
+        for point in _volume_points(container):
+            self._holders.setdefault(point.name, set()).add(container.id)
+            self._tell(container, point, "mount")
+
+    async def given_back(self, container: Container) -> None:
+        """A container has ended: what only it held up is taken down."""
+        for point in _volume_points(container):
+            self._tell(container, point, "unmount")
+            holders = self._holders.get(point.name, set())
+            holders.discard(container.id)
+            if not holders:
+                self._holders.pop(point.name, None)
+                try:
+                    await self.unmount(point.name)
+                except HostError as error:
+                    log.warning("volume %s stays mounted: %s", point.name, error.message)
+
+    def _tell(self, container: Container, point: MountPoint, action: str) -> None:
+        attributes = {"container": container.id, "driver": point.driver or "local"}
+        if action == "mount":
+            attributes |= {
+                "destination": point.destination,
+                "propagation": point.propagation,
+                "read/write": "true" if point.rw else "false",
+            }
+        self._events.publish("volume", action, point.name, attributes)
+
     async def remove(self, name: str, *, force: bool = False) -> None:
         """Remove a volume and its data; `force` takes an unknown name as removed. Raises NotFound, Conflict."""
         volume = self._table.get(name)
@@ -168,6 +203,10 @@ class Volumes:
 
     def _publish(self, volume: Volume, action: str) -> None:
         self._events.publish("volume", action, volume.name, {"driver": volume.driver})
+
+
+def _volume_points(container: Container) -> list[MountPoint]:
+    return [point for point in container.mounts if point.type == "volume"]
 
 
 def _check_options(name: str, options: dict[str, str]) -> None:
