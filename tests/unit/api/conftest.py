@@ -228,6 +228,9 @@ class FakeImages:
     def list(self) -> list[Any]:
         return []
 
+    def layers_size(self) -> int:
+        return 0
+
     def get(self, reference: str) -> Any:
         if reference not in ("busybox", IMAGE_ID):
             raise NotFound(f"No such image: {reference}")

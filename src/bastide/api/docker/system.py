@@ -49,7 +49,7 @@ async def disk_usage(request: web.Request) -> web.Response:
     if "container" in chosen:
         shown["Containers"] = await _containers(request)
     if "image" in chosen:
-        shown.update(await _images(request))
+        shown.update(_images(request))
     if "volume" in chosen:
         shown["Volumes"] = await _volumes(request)
     if "build-cache" in chosen:
@@ -68,13 +68,9 @@ async def _containers(request: web.Request) -> list[dict[str, Any]]:
     return rows
 
 
-async def _images(request: web.Request) -> dict[str, Any]:
+def _images(request: web.Request) -> dict[str, Any]:
     """Images with what each shares with others, and what all their layers take."""
     engine = request.app[ENGINE]
-    present = engine.images.list()
-    shared = Counter(layer for image in present for layer in image.diff_ids)
-    snapshotter = engine.backends.snapshotter("overlay")
-    sizes = {layer: (await snapshotter.usage(layer)).size for layer in shared}
     users = Counter(container.image_id for container in engine.containers.list())
     rows = [
         {
@@ -84,13 +80,13 @@ async def _images(request: web.Request) -> dict[str, Any]:
             "RepoDigests": list(engine.images.digests(image.id)),
             "Created": epoch(image.created) // SECOND if image.created else 0,
             "Size": image.size,
-            "SharedSize": sum(sizes[layer] for layer in image.diff_ids if shared[layer] > 1),
+            "SharedSize": engine.images.shared_size(image),
             "Labels": image.config.labels,
             "Containers": users[image.id],
         }
-        for image in present
+        for image in engine.images.list()
     ]
-    return {"Images": rows, "LayersSize": sum(sizes.values())}
+    return {"Images": rows, "LayersSize": engine.images.layers_size()}
 
 
 async def _volumes(request: web.Request) -> list[dict[str, Any]]:
