@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from bastide.engine.backends import Backends
+from bastide.engine.build.builder import Builder
 from bastide.engine.containers import Containers
 from bastide.engine.create import Creator
 from bastide.engine.events import Events
@@ -52,6 +53,7 @@ class Engine:
         self.lifecycle = Lifecycle(settings, self.ledger, self.backends, self.networks, self.volumes, self.tasks)
         creator = Creator(settings, self.ledger, self.backends, self.images, self.networks, self.volumes)
         self.containers = Containers(settings, self.ledger, self.backends, self.networks, creator, self.lifecycle)
+        self.builder = Builder(settings, self.store, self.images, self.containers, creator, self.ledger, self.backends)
         self.execs = Execs(self.ledger, self.backends, self.tasks)
         self.system = System(settings, self)
         self.snapshots = Snapshots(settings, self.store, self.ledger, self.backends, self.lifecycle)
@@ -79,6 +81,7 @@ class Engine:
         """Take up what runs, mend what a crash left, start what should run."""
         await self.images.open()
         await self.recovery.run()
+        await self.builder.open()
         self.rotation.begin()
 
     async def close(self) -> None:

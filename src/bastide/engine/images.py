@@ -12,6 +12,7 @@ import msgspec
 
 from bastide.engine import archives, remote
 from bastide.engine.archives import Progress
+from bastide.engine.build.state import changes as change
 from bastide.engine.clock import now
 from bastide.engine.events import Events
 from bastide.engine.layers import Layers, Lease
@@ -27,7 +28,7 @@ from bastide.images.reference import Reference, parse, parse_repository
 from bastide.images.registries import Registries
 from bastide.model.config import Settings
 from bastide.model.container import NEVER, Config
-from bastide.model.errors import Conflict, InvalidArgument, NotFound, Unsupported
+from bastide.model.errors import Conflict, InvalidArgument, NotFound
 from bastide.model.image import Descriptor, Image, Platform
 from bastide.storage import Snapshotter
 
@@ -221,9 +222,7 @@ class Images:
 
     def changed(self, config: Config, changes: Sequence[str]) -> Config:
         """A configuration after instructions of a Dockerfile. Raises InvalidArgument."""
-        if changes:
-            raise Unsupported("changes are not supported here: build an image from a Dockerfile instead")
-        return config
+        return change(config, changes)
 
     # -- registries ----------------------------------------------------------------------------
 
@@ -475,14 +474,14 @@ class Images:
 
     async def collect(self, *, partials: bool = False) -> int:
         """Remove blobs and layers that nothing needs; gives the bytes freed."""
+        return await self.layers.collect(self._roots, partials=partials)
+
+    def _roots(self) -> set[str]:
+        """Digests and diff ids that must stay."""
         blobs: set[str] = {row.target for row in self._names.values() if row.target}
-        kept = self.kept()
-        blobs |= kept
-        diff_ids = set(kept)
         for image in self._images.values():
-            blobs.update(blobs_of(image))
-            diff_ids.update(image.diff_ids)
-        return await self.layers.collect(blobs, diff_ids, partials=partials)
+            blobs.update(blobs_of(image), image.diff_ids)
+        return blobs | self.kept()
 
 
 def _single(names: Iterable[Reference]) -> bool:
