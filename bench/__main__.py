@@ -5,13 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import tempfile
 from pathlib import Path
 
-from bench import image, packages, report
+from bench import image, namespaces, packages, report
 from bench.cases import CASES
 from bench.measure import BenchError, Results, measure
-from bench.namespaces import enter, inside, settle
 from bench.stage import Stage
 
 
@@ -24,11 +22,10 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run(options: argparse.Namespace) -> Results:
+def run(options: argparse.Namespace, work: Path) -> Results:
     chosen = [case for case in CASES if not options.case or case.name in options.case]
-    with tempfile.TemporaryDirectory(prefix="bastide-bench-", dir="/var/tmp") as work:
-        with Stage(Path(work), peers=options.peer, quick=options.quick) as stage:
-            return measure(chosen, stage, quick=options.quick)
+    with Stage(work, peers=options.peer, quick=options.quick) as stage:
+        return measure(chosen, stage, quick=options.quick)
 
 
 def main() -> int:
@@ -37,12 +34,12 @@ def main() -> int:
         sys.stderr.write("bench: must run as root: it starts the engines that it measures\n")
         return 1
     try:
-        if not inside():
+        if (work := namespaces.work()) is None:
             packages.install()
             image.make()
-            enter()
-        settle()
-        results = run(options)
+            return namespaces.enter()
+        namespaces.settle()
+        results = run(options, work)
     except BenchError as error:
         sys.stderr.write(f"bench: {error}\n")
         return 1

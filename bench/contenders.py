@@ -223,7 +223,7 @@ class Bastide(Contender):
         self.guest = guest
         self.socket = folder / "run" / "bastide.sock"
         self.daemons = (Match("bastide.daemon"),)
-        self.monitors = (Match("conmon", str(folder)), Match("qemu-system", str(folder)))
+        self.monitors = (Match("conmon", str(folder)), Match("vmm"), Match("qemu-system"))
 
     def start(self) -> None:
         self.folder.mkdir()

@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
-from typing import NoReturn
+import tempfile
+from pathlib import Path
 
 MARK = "BASTIDE_BENCH_INSIDE"
-UNSHARE = ("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
+HYBRID = Path("/sys/fs/cgroup/unified")
+"""Where a version 2 hierarchy is mounted beside version 1 ones, if it is."""
+GROUP = HYBRID / f"bastide-bench-{os.getpid()}"
+UNSHARE = ("unshare", "--mount", "--net", "--pid", "--cgroup", "--fork", "--kill-child", "--mount-proc")
 
 
-def inside() -> bool:
-    """Whether this process is in them."""
-    return MARK in os.environ
+def work() -> Path | None:
+    """Inside: the folder to work in, that is removed after everything has ended. Outside: None."""
+    return Path(os.environ[MARK]) if MARK in os.environ else None
 
 
-def enter() -> NoReturn:
-    """Start this program again, inside."""
-    os.environ[MARK] = "1"
-    os.execvp(UNSHARE[0], [*UNSHARE, sys.executable, "-m", "bench", *sys.argv[1:]])
+def enter() -> int:
+    """Run this program again, inside; its exit status."""
+    hybrid = os.path.ismount(HYBRID)
+    if hybrid:
+        GROUP.mkdir()
+    join = f"echo $$ >{GROUP}/cgroup.procs; " if hybrid else ""
+    argv = ["sh", "-c", f'{join}exec "$@"', "sh", *UNSHARE, sys.executable, "-m", "bench", *sys.argv[1:]]
+    try:
+        with tempfile.TemporaryDirectory(prefix="bastide-bench-", dir="/var/tmp") as folder:
+            return subprocess.run(argv, env=os.environ | {MARK: folder}, check=False).returncode
+    finally:
+        for group, _, _ in os.walk(GROUP, topdown=False):
+            with contextlib.suppress(OSError):
+                Path(group).rmdir()
 
 
 def settle() -> None:
@@ -27,9 +42,10 @@ def settle() -> None:
     if os.getpid() == 1:
         _reap_until_child_ends()
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    # crun refuses a version 2 hierarchy beside version 1 ones; where it is the only one, it stays.
-    if os.path.ismount("/sys/fs/cgroup/unified"):
-        subprocess.run(["umount", "/sys/fs/cgroup/unified"], check=True)
+    # crun refuses a version 2 hierarchy with controllers beside version 1; the namespace's own group has none.
+    if os.path.ismount(HYBRID):
+        subprocess.run(["umount", str(HYBRID)], check=True)
+        subprocess.run(["mount", "-t", "cgroup2", "cgroup2", str(HYBRID)], check=True)
 
 
 def _reap_until_child_ends() -> None:
