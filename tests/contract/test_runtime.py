@@ -313,6 +313,7 @@ async def test_terminal(place: Place) -> None:
     output = stdio.output()
     assert await line(output) == b"33 101\r\n"
     await place.runtime.resize(container, TerminalSize(rows=40, columns=120))
+    await asyncio.sleep(0.2)
     await stdio.write(b"\n")
     rest = b"".join([data async for _, data in output])
     assert rest.endswith(b"40 120\r\n")
