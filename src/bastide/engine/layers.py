@@ -238,13 +238,16 @@ class Layers:
 
     # -- collection ----------------------------------------------------------------------------
 
-    async def collect(self, blobs: set[str], diff_ids: set[str], *, partials: bool = False) -> int:
-        """Remove blobs and layers that are neither named nor held nor below a snapshot; gives the bytes freed.
+    async def collect(self, roots: Callable[[], set[str]], *, partials: bool = False) -> int:
+        """Remove what is neither among the roots nor held nor below a snapshot; gives the bytes freed.
 
         `partials`: unfinished blobs that nobody writes go as well.
         """
         async with self.leases.sweeping:
-            keep_blobs, keep_layers = blobs | self.leases.held(), diff_ids | self.leases.held()
+            # Asked for at one moment, while nobody can add to a lease: what a pull under way
+            # records later is held now.
+            keep = roots() | self.leases.held()
+            keep_layers = set(keep)
             gone = []
             present = []
             async for info in self._snapshotter.walk():
@@ -260,12 +263,12 @@ class Layers:
                     self._layers.delete(diff_id)
                     await self._snapshotter.remove(diff_id)
             for digest in await blocking(self.content.digests):
-                if digest not in keep_blobs:
+                if digest not in keep:
                     gone.append(digest)
                     self._blobs.delete(digest)
             freed += sum([await blocking(self.content.remove, digest) for digest in gone])
             if partials:
-                freed += await blocking(self.content.clear_partials, keep_blobs)
+                freed += await blocking(self.content.clear_partials, keep)
             return freed
 
     # -- power loss ----------------------------------------------------------------------------

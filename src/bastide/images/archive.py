@@ -76,6 +76,7 @@ class Extractor:
         owner: Owner | None = None,
     ) -> None:
         self._root, self._prefix = root, prefix.strip(b"/")
+        # What is made in a layer is root's already; elsewhere a set-group-id directory may have given another group.
         self._layer, self._keep, self._owner = layer, no_overwrite_dir, owner
         self._open: dict[bytes, int] = {}
         self._later: dict[bytes, tuple[int, int]] = {}
@@ -184,7 +185,7 @@ class Extractor:
                         if written == len(piece):
                             break
                         piece = piece[written:]
-            if entry.uid or entry.gid:
+            if entry.uid or entry.gid or not self._layer:
                 os.fchown(fd, entry.uid, entry.gid)
             os.fchmod(fd, entry.mode)
             if reader.xattrs:
@@ -201,7 +202,8 @@ class Extractor:
             if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
                 self._clear(parent, path, name, entry.kind)
                 os.mkdir(name, 0o700, dir_fd=parent)
-        os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
+        if entry.uid or entry.gid or not self._layer:
+            os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
         if reader.xattrs or path in self._hidden:
             fd = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=parent)
             try:
@@ -218,7 +220,7 @@ class Extractor:
         except FileExistsError:
             self._clear(parent, path, name, entry.kind)
             os.symlink(entry.link, name, dir_fd=parent)
-        if entry.uid or entry.gid:
+        if entry.uid or entry.gid or not self._layer:
             os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
         os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=parent, follow_symlinks=False)
 
@@ -249,7 +251,8 @@ class Extractor:
         except FileExistsError:
             self._clear(parent, path, name, entry.kind)
             os.mknod(name, mode, device, dir_fd=parent)
-        os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
+        if entry.uid or entry.gid or not self._layer:
+            os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
         # By descriptor: a process of the container may have put a link in the node's place.
         fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
         try:
