@@ -241,6 +241,11 @@ SHAPES: dict[str, dict[str, str]] = {
         "RootFS": "RootFS",
         "Metadata": "ImageMetadata",
         "Descriptor?": "any",
+        "Manifest?": "any",
+        "Verified?": "string",
+        "InsecureOptions?": "[string]",
+        "Container?": "any",
+        "ContainerConfig?": "any",
     },
     "HistoryItem": {
         "Id": "string",
