@@ -206,10 +206,14 @@ static int place(const char *source, const char *target, unsigned long flags)
 	return result;
 }
 
-/* Bind one of the files that the host writes over the image's own. */
-static void place_file(const char *source, const char *target)
+/* Bind one of the files that the host writes over the image's own; its content may come later. */
+static void place_file(const char *name, const char *target)
 {
-	char path[32];
+	char path[32], source[64];
+	snprintf(source, sizeof source, FILES "/%s", name);
+	int file = open(source, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+	if (file >= 0)
+		close(file);
 	int fd = open_in_root(target, O_PATH, false);
 	if (fd < 0) {
 		int made = open_in_root("/etc", O_PATH | O_DIRECTORY, true);
@@ -271,6 +275,9 @@ const char *system_mount(char *error, size_t size)
 	int fd = open_in_root("/proc", O_PATH | O_DIRECTORY, true);
 	if (fd >= 0)
 		close(fd);
+	place_file("hosts", "/etc/hosts");
+	place_file("hostname", "/etc/hostname");
+	place_file("resolv.conf", "/etc/resolv.conf");
 	mounted = true;
 	return NULL;
 }
@@ -369,9 +376,6 @@ static const char *apply(const struct field_value *value, char *error, size_t si
 static const char *apply_to_root(const struct field_value *value)
 {
 	switch (value->tag) {
-	case F_HOSTS: place_file(FILES "/hosts", "/etc/hosts"); break;
-	case F_HOSTNAME_FILE: place_file(FILES "/hostname", "/etc/hostname"); break;
-	case F_RESOLV: place_file(FILES "/resolv.conf", "/etc/resolv.conf"); break;
 	case F_TMPFS: return mount_tmpfs(value) < 0 ? "mount of a tmpfs in the guest failed" : NULL;
 	case F_SHM_SIZE: set_shm_size(field_u64(value)); break;
 	case F_SYSCTL: set_sysctl(value); break;

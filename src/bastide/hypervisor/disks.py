@@ -17,6 +17,8 @@ BASE_SIZE = 16 << 30
 UPPER_SIZE = 64 << 30
 """Bytes of the writable disk, sparse."""
 
+_FRESH = "user.bastide.fresh"
+
 # No journal: the disk is as short-lived as the container, and the guest flushes it when it ends.
 _FEATURES = "^has_journal,^resize_inode,sparse_super2,uninit_bg,extent,64bit,metadata_csum_seed,metadata_csum"
 
@@ -53,6 +55,20 @@ async def format_upper(path: Path, size: int = UPPER_SIZE) -> None:
         skeleton.rmdir()
     if done.code:
         raise Unsupported(f"mke2fs cannot make the writable disk of VMs: {done.complaint}")
+
+
+def mark_fresh(path: Path) -> None:
+    """Note that a writable disk is a copy of the empty one that nobody has written to."""
+    os.setxattr(path, _FRESH, b"1")
+
+
+def take_fresh(path: Path) -> bool:
+    """Whether the disk was never written to; from now on it is."""
+    try:
+        os.removexattr(path, _FRESH)
+    except OSError:
+        return False
+    return True
 
 
 def copy_sparse(source: Path, target: Path, size: int = 0) -> None:

@@ -135,9 +135,13 @@ def describe(
     control: Path,
     boot: Boot | None = None,
     state: Path | None = None,
+    shared: bool = False,
 ) -> None:
-    """Write the command line of a template's boot (`boot`) or of a clone's restore (`state`) into `plan`."""
-    memory = plan.write(ram) if boot else plan.read(ram)
+    """Write the command line of a boot (`boot`) or of a restore (`state`) into `plan`.
+
+    `shared`: the guest writes into the file `ram` itself, as a template in the making does.
+    """
+    memory = plan.write(ram) if shared else plan.read(ram)
     listener = plan.listen(control)
     plan.arguments(
         machine.qemu,
@@ -147,7 +151,7 @@ def describe(
         *("-machine", "microvm,acpi=on,memory-backend=ram,x-option-roms=off,usb=off,graphics=off"),
         *_processor(machine),
         *("-smp", str(machine.cpus)),
-        *_memory(machine, memory, shared=boot is not None),
+        *_memory(machine, memory, shared=shared),
         *("-chardev", f"socket,id=qmp,fd={listener},server=on,wait=off"),
         *("-mon", "chardev=qmp,mode=control"),
         *_serial(plan, []),

@@ -22,9 +22,10 @@ import msgspec
 
 from bastide.host.processes import Spawner, command_line
 from bastide.host.syscalls import blocking, run
-from bastide.hypervisor import disks, machine, qmp
+from bastide.hypervisor import disks, inside, machine, process, qmp
 from bastide.hypervisor.accelerator import Accelerator
 from bastide.hypervisor.agent import Agent
+from bastide.hypervisor.frames import Ask
 from bastide.hypervisor.machine import Boot, Machine
 from bastide.hypervisor.plan import Plan
 from bastide.model.config import Settings
@@ -41,7 +42,7 @@ class Template(Struct, frozen=True, kw_only=True):
     key: str
     directory: Path
     image: str = ""
-    """The image (by its disk's name) that is mounted in it; empty: none."""
+    """The image (by its disk's name) that is mounted in it, over `upper`; empty: none."""
 
     @property
     def ram(self) -> Path:
@@ -52,6 +53,16 @@ class Template(Struct, frozen=True, kw_only=True):
     def state(self) -> Path:
         """The devices' state."""
         return self.directory / "state"
+
+    @property
+    def upper(self) -> Path:
+        """The writable disk that every clone begins with, where an image is mounted."""
+        return self.directory / "upper"
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What is checked by digest."""
+        return (self.ram, self.state, self.upper)
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -109,36 +120,36 @@ class Templates:
         """Where the kernel, the initramfs and the monitor are installed."""
         return self._settings.guest_root
 
-    async def get(self, wanted: Machine, image: str = "", base: Path | None = None) -> Template | None:
-        """The template for a machine, with `image` mounted if one is named; None when it does not exist.
+    async def get(self, wanted: Machine, base: Path | None = None) -> Template | None:
+        """The template for a machine, with the image of the disk `base` mounted if one is named; None: there is none.
 
         Raises HostError. A template whose files are not as they were made is removed.
         """
-        key = await self._key(wanted, image)
+        key = await self._key(wanted, base)
         if key in self._ready and self._unchanged(self._ready[key]):
             return self._ready[key]
-        return await self._load(key, image)
+        return await self._load(key, base)
 
-    async def need(self, wanted: Machine, image: str = "", base: Path | None = None) -> Template:
+    async def need(self, wanted: Machine, base: Path | None = None) -> Template:
         """As `get`, but makes it when it does not exist; any number of callers wait for one making.
 
         Raises GuestError (the guest does not boot), Unsupported, HostError, ResourceExhausted.
         """
-        if found := await self.get(wanted, image):
+        if found := await self.get(wanted, base):
             return found
-        key = await self._key(wanted, image)
+        key = await self._key(wanted, base)
         task = self._building.get(key)
         if task is None:
-            task = asyncio.create_task(self._build(key, wanted, image, base))
+            task = asyncio.create_task(self._build(key, wanted, base))
             self._building[key] = task
             task.add_done_callback(lambda _: self._building.pop(key, None))
         # A caller that gives up does not take the making from the others.
         return await asyncio.shield(task)
 
-    async def _key(self, wanted: Machine, image: str) -> str:
+    async def _key(self, wanted: Machine, base: Path | None) -> str:
         if self._parts is None:
             self._parts = await blocking(self._read_parts)
-        text = msgspec.json.encode([wanted, self._parts, image])
+        text = msgspec.json.encode([wanted, self._parts, _image(base)])
         return hashlib.sha256(text).hexdigest()[:32]
 
     def _read_parts(self) -> dict[str, str]:
@@ -149,19 +160,19 @@ class Templates:
     def _unchanged(self, template: Template) -> bool:
         """Whether the files are those whose digests were checked (by inode, size and time of change)."""
         try:
-            return all(self._checked.get(path) == _identity(path) for path in (template.ram, template.state))
+            return all(self._checked.get(path) == _identity(path) for path in template.files)
         except OSError:
             return False
 
-    async def _load(self, key: str, image: str) -> Template | None:
+    async def _load(self, key: str, base: Path | None) -> Template | None:
         directory = self._root / key
-        template = Template(key=key, directory=directory, image=image)
+        template = Template(key=key, directory=directory, image=_image(base))
         try:
             manifest = msgspec.json.decode((directory / "manifest").read_bytes(), type=Manifest)
         except (OSError, msgspec.DecodeError):
             await self._drop(directory)
             return None
-        for path in (template.ram, template.state):
+        for path in template.files:
             try:
                 before = _identity(path)
                 found = await blocking(digest, path)
@@ -184,32 +195,47 @@ class Templates:
                 directory.rename(gone)
                 await blocking(shutil.rmtree, gone, True)
 
-    async def _build(self, key: str, wanted: Machine, image: str, base: Path | None) -> Template:
+    async def _build(self, key: str, wanted: Machine, base: Path | None) -> Template:
+        origin = await self.need(wanted) if base is not None else None
         work = self._root / f".build-{key[:12]}-{os.urandom(4).hex()}"
         await blocking(lambda: work.mkdir(parents=True, mode=0o700))
         lock = _lock(work)
         try:
-            await self._boot(work, wanted, base)
-            await blocking(self._seal, work, Manifest(wanted, self._parts or {}, {}, image))
+            await self._lay_out(work, wanted, origin)
+            await self._run(work, await self._plan(work, wanted, origin, base), mount=base is not None)
+            await blocking(self._seal, work, Manifest(wanted, self._parts or {}, {}, _image(base)))
             await self._drop(self._root / key)
             work.rename(self._root / key)
         finally:
             os.close(lock)
             await blocking(shutil.rmtree, work, True)
         await self._bound(key)
-        template = await self._load(key, image)
+        template = await self._load(key, base)
         if template is None:
             raise GuestError("the VM template that was just made cannot be read back")
         return template
 
-    async def _boot(self, work: Path, wanted: Machine, base: Path | None) -> None:
-        """Boot, wait for the agent, mount the image if there is one, save, end QEMU."""
-        uid = self._settings.vm_uid_base
-        await blocking(self._lay_out, work, wanted, uid)
-        plan = Plan(uid)
+    async def _lay_out(self, work: Path, wanted: Machine, origin: Template | None) -> None:
+        """The files that the template is made in: empty, or the origin's memory and an empty writable disk."""
+        disks.placeholder(work / "base", disks.BASE_SIZE)
+        if origin is None:
+            disks.placeholder(work / "ram", wanted.memory)
+            disks.placeholder(work / "upper", disks.UPPER_SIZE)
+        else:
+            await blocking(disks.copy_sparse, origin.ram, work / "ram")
+            await disks.format_upper(work / "upper")
+        os.chown(work / "ram", self._settings.vm_uid_base, self._settings.vm_uid_base)
+
+    async def _plan(self, work: Path, wanted: Machine, origin: Template | None, base: Path | None) -> Plan:
+        """How QEMU runs while the template is made: booted, or restored from the origin."""
+        plan = Plan(self._settings.vm_uid_base)
         # QEMU ends with this process's end of a pipe: a daemon that is killed leaves none behind.
         plan.leash()
         plan.vendor(Path("agent.sock"))
+        boot = None
+        if origin is None:
+            tsc = await self._tsc() if wanted.accelerator is Accelerator.TCG else 0
+            boot = Boot(kernel=self.guest / "kernel", initramfs=self.guest / "initramfs", tsc=tsc)
         machine.describe(
             plan,
             wanted,
@@ -218,18 +244,20 @@ class Templates:
             upper=work / "upper",
             taps=[""] * wanted.nics,
             control=Path("qmp.sock"),
-            boot=Boot(
-                kernel=self.guest / "kernel",
-                initramfs=self.guest / "initramfs",
-                tsc=await self._tsc() if wanted.accelerator is Accelerator.TCG else 0,
-            ),
+            boot=boot,
+            state=origin.state if origin else None,
+            shared=True,
         )
+        return plan
+
+    async def _run(self, work: Path, plan: Plan, *, mount: bool) -> None:
+        """Run QEMU until the guest is ready, mount the image if there is one, save, end QEMU."""
         (work / "plan").write_text(plan.text())
         leash, held = os.pipe()
         try:
             with (work / "errors").open("wb") as errors:
                 child = await self._spawner.spawn(
-                    [self.guest / "vmm", "create", *("--bundle", work), *("--pid-file", work / "pid"), key_of(work)],
+                    [self.guest / "vmm", "create", *("--bundle", work), *("--pid-file", work / "pid"), work.name],
                     stdin=leash,
                     stderr=errors.fileno(),
                 )
@@ -237,7 +265,7 @@ class Templates:
                 child.close()
             if code:
                 raise GuestError(f"a VM template cannot be started: {_complaint(work / 'errors')}")
-            await self._freeze(work, base is not None)
+            await self._freeze(work, mount)
         except (GuestError, Unavailable, NotFound) as error:
             # The monitor says why on its way out.
             await blocking(_end, work / "pid", 1.0)
@@ -251,6 +279,11 @@ class Templates:
         agent = await Agent.connect(work / "agent.sock")
         try:
             await agent.hello(_BOOT_TIMEOUT)
+            if mount:
+                await agent.ask(Ask.CLOCK, process.clock())
+                await agent.ask(Ask.MOUNT)
+                # One process, so that its clones' first finds the kernel's caches filled.
+                await inside.stat_path(agent, "/")
         finally:
             agent.close()
         file = os.open(work / "state", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -260,18 +293,12 @@ class Templates:
         finally:
             os.close(file)
 
-    def _lay_out(self, work: Path, wanted: Machine, uid: int) -> None:
-        disks.placeholder(work / "base", disks.BASE_SIZE)
-        disks.placeholder(work / "upper", disks.UPPER_SIZE)
-        disks.placeholder(work / "ram", wanted.memory)
-        os.chown(work / "ram", uid, uid)
-
     def _seal(self, work: Path, manifest: Manifest) -> None:
         """Take the files from QEMU's uid, note their digests."""
-        for name in ("ram", "state"):
+        for name in ("ram", "state", "upper"):
             os.chown(work / name, 0, 0)
             (work / name).chmod(0o444)
-        digests = {name: digest(work / name) for name in ("ram", "state")}
+        digests = {name: digest(work / name) for name in ("ram", "state", "upper")}
         (work / "manifest").write_bytes(msgspec.json.encode(msgspec.structs.replace(manifest, digests=digests)))
         for name in ("plan", "pid", "errors", "agent.sock", "qmp.sock"):
             (work / name).unlink(missing_ok=True)
@@ -309,9 +336,9 @@ class Templates:
                 os.close(lock)
 
 
-def key_of(work: Path) -> str:
-    """The name that a template's monitor is started with."""
-    return work.name.lstrip(".")
+def _image(base: Path | None) -> str:
+    """What tells images apart: the name of the disk, which is a digest of the layers."""
+    return base.stem if base is not None else ""
 
 
 def _lock(directory: Path) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import re
 import shutil
@@ -23,7 +24,7 @@ import msgspec
 from bastide.host import cgroups
 from bastide.host.processes import Spawner
 from bastide.host.syscalls import blocking, run
-from bastide.hypervisor import accelerator, inside, machine, process, qmp
+from bastide.hypervisor import accelerator, disks, inside, machine, process, qmp
 from bastide.hypervisor.agent import Agent, Channel
 from bastide.hypervisor.confinement import Uids, confine
 from bastide.hypervisor.frames import Ask, u32
@@ -45,11 +46,14 @@ from bastide.model.process import Bundle, DiskRoot, Process, Stats, Struct, Term
 from bastide.runtime import Exit, Feature, Phase, Probe, Runtime, RuntimeState, Stdio, Stream
 from bastide.runtime.monitor import Launch, Monitor, Refused, exit_code, find
 
+log = logging.getLogger("bastide.runtime")
+
 _QEMU = "qemu-system-x86_64"
 _VERSION = re.compile(r"version (\d+)\.(\d+)\.(\d+)")
 _OLDEST = (7, 2, 0)
 _MEGABYTE = 1 << 20
-_SMALLEST = 64 * _MEGABYTE
+_SMALLEST = 128 * _MEGABYTE
+"""The guest's kernel needs some fifty megabytes for itself: a smaller limit gets this."""
 _KILL_SECONDS = 10.0
 """How long a guest may take to end its process after SIGKILL before it is cut off."""
 _START = "OCI runtime create failed: unable to start container process"
@@ -97,6 +101,8 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         self._accelerator: accelerator.Accelerator | None = None
         self._version: tuple[int, int, int] = _OLDEST
         self._cutting: set[asyncio.Task[None]] = set()
+        self._used: set[tuple[Machine, Path]] = set()
+        self._warming: dict[tuple[Machine, Path], asyncio.Task[None]] = {}
 
     # -- what is here --------------------------------------------------------------------------
 
@@ -139,14 +145,12 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
             cache = self.settings.data_root / "templates" / "accelerator"
             self._accelerator = await accelerator.choose(Path(probe.path), cache)
         memory = host.memory or self.settings.vm_memory
-        if memory < _SMALLEST:
-            raise InvalidArgument(f"a VM needs at least {_SMALLEST // _MEGABYTE} MB of memory, not {memory} bytes")
         cpus = -(-host.nano_cpus // 1_000_000_000) or self.settings.vm_cpus
         return Machine(
             qemu=probe.path,
             version=self._version,
             accelerator=self._accelerator,
-            memory=-(-memory // _MEGABYTE) * _MEGABYTE,
+            memory=max(-(-memory // _MEGABYTE) * _MEGABYTE, _SMALLEST),
             cpus=cpus,
             nics=nics,
         )
@@ -192,13 +196,13 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
             bundle.process, init=bool(bundle.host_config.init), oom_score=bundle.host_config.oom_score_adj
         )
         await self._sweep()
-        template = await self._templates.need(wanted)
+        template = await self._choose(wanted, bundle.root)
         for folder in (self._bundles, bundle.directory):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         (self._bundles / bundle.id).symlink_to(bundle.directory)
         try:
             await self._restore(bundle, bundle.root, wanted, template)
-            await self._become(bundle, specification)
+            await self._become(bundle, specification, mounted=bool(template.image))
         except BaseException:
             await self.delete(bundle.id)
             raise
@@ -208,6 +212,33 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         if self._swept is None:
             self._swept = asyncio.create_task(self._templates.sweep())
         await asyncio.shield(self._swept)
+
+    async def _choose(self, wanted: Machine, root: DiskRoot) -> Template:
+        """The template with the image mounted where it exists and the writable disk is new, else the plain one.
+
+        An image that is used a second time gets its own template, made meanwhile.
+        """
+        if not disks.take_fresh(root.upper):
+            return await self._templates.need(wanted)
+        own = await self._templates.get(wanted, root.base)
+        if own is not None:
+            await blocking(disks.copy_sparse, own.upper, root.upper)
+            return own
+        key = (wanted, root.base)
+        if key in self._used and key not in self._warming:
+            task = asyncio.create_task(self._warm(wanted, root.base))
+            self._warming[key] = task
+        self._used.add(key)
+        return await self._templates.need(wanted)
+
+    async def _warm(self, wanted: Machine, base: Path) -> None:
+        """Make an image's own template; when that fails, starts go on without it."""
+        try:
+            await self._templates.need(wanted, base)
+        except BastideError as error:
+            log.warning("no template for %s: %s", base.name, error.message)
+        else:
+            self._warming.pop((wanted, base), None)
 
     async def _restore(self, bundle: Bundle, root: DiskRoot, wanted: Machine, template: Template) -> None:
         """Have conmon and the monitor restore a clone; it need not have come up when this returns."""
@@ -246,12 +277,12 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         except Refused as error:
             raise GuestError(f"the virtual machine cannot be started: {error}") from error
 
-    async def _become(self, bundle: Bundle, specification: bytes) -> None:
+    async def _become(self, bundle: Bundle, specification: bytes, *, mounted: bool) -> None:
         """Make the clone this container: identity, root, network, the process that waits to be started."""
         agent = await Agent.connect(bundle.directory / "agent.sock")
         self._agents[bundle.id] = agent
         # All at once: the guest finds the requests waiting when it wakes up.
-        configured = agent.request(Ask.CONFIGURE, process.identity(bundle))
+        configured = agent.request(Ask.CONFIGURE, process.identity(bundle, mounted=mounted))
         prepared = agent.request(Ask.PREPARE, specification)
         await agent.hello()
         await agent.answer(configured)

@@ -168,6 +168,7 @@ class Erofs(Snapshotter, name="erofs"):
                 await blocking(os.truncate, staged / "upper", disks.UPPER_SIZE)
             else:
                 await blocking(disks.copy_sparse, self._home / "blank", staged / "upper")
+                disks.mark_fresh(staged / "upper")
             await blocking(staged.rename, place)
         except BaseException:
             self._trash.put(staged)
