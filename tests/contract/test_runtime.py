@@ -10,18 +10,15 @@ import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import pytest
-from tests.contract.busybox import DIFF_ID, fill
+from tests.contract.place import Place, feed, line, read
 
 from bastide import runtime as runtimes
-from bastide import storage
 from bastide.model.config import Settings
 from bastide.model.container import HostConfig
 from bastide.model.errors import BastideError, NotFound, PermissionDenied
-from bastide.model.process import Bundle, Process, TerminalSize
+from bastide.model.process import Process, TerminalSize
 from bastide.runtime import (
     Exit,
     Feature,
@@ -29,14 +26,10 @@ from bastide.runtime import (
     Measuring,
     Pausing,
     Phase,
-    Runtime,
-    Stdio,
-    Stream,
     Updating,
 )
 
 REQUIRED = os.environ.get("BASTIDE_RUNTIMES", "crun runc").split()
-CAPABILITIES = ("CAP_CHOWN", "CAP_KILL", "CAP_SETUID", "CAP_SETGID", "CAP_NET_BIND_SERVICE", "CAP_SYS_RESOURCE")
 
 
 def usable(name: str, settings: Settings) -> str:
@@ -49,104 +42,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         settings = Settings(run_root=Path("/run/bastide-contract-probe"))
         names = [name for name in runtimes.runtimes() if name in REQUIRED or not usable(name, settings)]
         metafunc.parametrize("place", names, indirect=True)
-
-
-class Place:
-    """A runtime, its snapshotter, and the containers that a test makes with them."""
-
-    def __init__(self, name: str, settings: Settings) -> None:
-        self.settings = settings
-        self.runtime: Runtime = runtimes.load(name)(settings)
-        self.overlay = storage.load("overlay")(settings)
-        wanted = self.runtime.snapshotter
-        self.snapshotter = self.overlay if wanted == "overlay" else storage.load(wanted)(settings, self.overlay)
-        self._made: list[str] = []
-
-    async def open(self) -> None:
-        probe = await self.runtime.probe()
-        assert probe.usable, probe.reason
-        async with self.overlay.layer(DIFF_ID) as folder:
-            if folder is not None:
-                fill(folder)
-
-    async def close(self) -> None:
-        for container in self._made:
-            await self.runtime.delete(container)
-            await self.snapshotter.remove(container)
-
-    async def bundle(self, *args: str, host: HostConfig | None = None, **changes: Any) -> Bundle:
-        """A bundle whose process is `args`; fields of Process and of Bundle may be given."""
-        container = os.urandom(32).hex()
-        self._made.append(container)
-        of_process = {key: changes.pop(key) for key in list(changes) if key in Process.__struct_fields__}
-        process = Process(**{"args": args, "env": ("PATH=/bin",), "capabilities": CAPABILITIES, **of_process})
-        root = await self.snapshotter.prepare(container, [DIFF_ID])
-        made = Bundle(
-            id=container,
-            name="test",
-            directory=self.settings.run_root / "containers" / container,
-            root=root,
-            process=process,
-            hostname="testhost",
-            host_config=host or HostConfig(),
-            log_path=self.settings.data_root / f"{container}.log",
-            cgroup_path=f"/{self.settings.cgroup_parent}/{container}",
-        )
-        return msgspec.structs.replace(made, **changes)
-
-    async def start(self, *args: str, **changes: Any) -> tuple[str, Stdio]:
-        """Create, attach, start."""
-        bundle = await self.bundle(*args, **changes)
-        await self.runtime.create(bundle)
-        stdio = await self.runtime.attach(bundle.id)
-        await self.runtime.start(bundle.id)
-        return bundle.id, stdio
-
-    async def run(self, *args: str, **changes: Any) -> tuple[Exit, str, str]:
-        """Run to the end; gives the exit, stdout and stderr."""
-        container, stdio = await self.start(*args, **changes)
-        out, err = await read(stdio)
-        ended = await self.runtime.wait(container)
-        await stdio.close()
-        await self.runtime.delete(container)
-        return ended, out, err
-
-    async def exec(self, container: str, *args: str, stdin: bytes = b"", **changes: Any) -> tuple[Exit, str, str]:
-        """Run one more process to its end."""
-        process = Process(
-            **{"args": args, "env": ("PATH=/bin",), "capabilities": CAPABILITIES, "stdin": bool(stdin), **changes}
-        )
-        name = os.urandom(8).hex()
-        stdio = await self.runtime.exec(container, name, process)
-        feeding = asyncio.create_task(feed(stdio, stdin)) if stdin else None
-        out, err = await read(stdio)
-        if feeding:
-            await feeding
-        ended = await self.runtime.wait(container, name)
-        await stdio.close()
-        return ended, out, err
-
-
-async def feed(stdio: Stdio, data: bytes) -> None:
-    """Write and end the input."""
-    await stdio.write(data)
-    await stdio.close_stdin()
-
-
-async def read(stdio: Stdio) -> tuple[str, str]:
-    """All output, stdout and stderr apart."""
-    pieces: dict[Stream, bytes] = {Stream.STDOUT: b"", Stream.STDERR: b""}
-    async for stream, data in stdio.output():
-        pieces[stream] += data
-    return pieces[Stream.STDOUT].decode(), pieces[Stream.STDERR].decode()
-
-
-async def line(output: AsyncIterator[tuple[Stream, bytes]]) -> bytes:
-    """The first line; a terminal may hand it over in pieces."""
-    data = b""
-    while not data.endswith(b"\n"):
-        data += (await anext(output))[1]
-    return data
 
 
 @pytest.fixture
@@ -291,8 +186,8 @@ async def test_log_is_complete_when_wait_returns(place: Place) -> None:
     await place.runtime.wait(bundle.id)
     assert bundle.log_path is not None
     text = {"stdout": "", "stderr": ""}
-    for line in bundle.log_path.read_text().splitlines():
-        _, stream, tag, content = line.split(" ", 3)
+    for entry in bundle.log_path.read_text().splitlines():
+        _, stream, tag, content = entry.split(" ", 3)
         text[stream] += content + ("\n" if tag == "F" else "")
     assert text == {"stdout": "".join(f"{n}\n" for n in range(1, 20001)) + "partial", "stderr": "err\n"}
 
