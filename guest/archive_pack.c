@@ -12,8 +12,11 @@
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
-#include <linux/stat.h>
 #include <unistd.h>
+/* musl has struct statx from 1.2.4 on; before, the kernel's own. */
+#ifndef STATX_BASIC_STATS
+#include <linux/stat.h>
+#endif
 
 #include "agent.h"
 #include "archive.h"
