@@ -243,7 +243,9 @@ def _mount(mount: Mount) -> dict[str, Any]:
         # Recursive, as Docker does since 25: what is mounted below the source is read-only too.
         words.append("rro" if "rbind" in words and "ro-non-recursive" not in words else "ro")
     words = [word for word in words if word != "ro-non-recursive"]
-    words.append(mount.propagation or "rprivate")
+    propagation = mount.propagation or "rprivate"
+    # An `r` in front would make crun bind what is mounted below as well.
+    words.append(propagation if "rbind" in words else propagation.removeprefix("r"))
     return {"destination": mount.target, "type": "bind", "source": str(mount.source), "options": words}
 
 
