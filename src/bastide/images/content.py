@@ -162,13 +162,13 @@ class Content:
             raise
 
     def add(self, data: bytes) -> str:
-        """Write a small blob; gives its digest."""
+        """Write a small blob; gives its digest. Many may write the same one at once."""
         digest = digest_of(data)
         if not self.has(digest):
-            ingest = self.ingest(digest, len(data))
-            ingest.restart()
-            ingest.write(data)
-            ingest.commit()
+            path, file = self.spool()
+            with file:
+                file.write(data)
+            self.adopt(path, digest)
         return digest
 
     def spool(self) -> tuple[Path, BinaryIO]:

@@ -108,10 +108,13 @@ class Registries:
 
     def tls(self, host: str, insecure: bool) -> ssl.SSLContext:
         """The TLS context for a host: the system's authorities and its directory in certs.d. Raises InvalidArgument."""
-        context = ssl.create_default_context()
         if insecure:
+            # No list of authorities: reading it takes 40 ms, and nothing would be held against it.
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
+        else:
+            context = ssl.create_default_context()
         for folder in (place / host for place in self._certificates):
             if not folder.is_dir():
                 continue
