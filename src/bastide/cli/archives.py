@@ -53,7 +53,7 @@ def text_entry(name: str, content: bytes) -> bytes:
 def walk(path: str, name: str) -> Iterator[tuple[str, str]]:
     """A file or a folder with all that is in it, as entries for `pack`."""
     yield path, name
-    if os.path.isdir(path) and not os.path.islink(path):  # noqa: PTH112, PTH114
+    if os.path.isdir(path) and not os.path.islink(path):
         for child in sorted(os.listdir(path)):
             yield from walk(f"{path}/{child}", f"{name}/{child}")
 

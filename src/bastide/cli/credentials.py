@@ -17,7 +17,7 @@ _TOKEN_USER = "<token>"  # a helper's way to say that the secret is an identity 
 
 
 def _path() -> str:
-    return os.path.join(configuration(os.environ), "config.json")  # noqa: PTH118
+    return os.path.join(configuration(os.environ), "config.json")
 
 
 def load() -> Object:
@@ -35,15 +35,15 @@ def load() -> Object:
 def save(content: Object) -> None:
     """Replace the configuration at one stroke; only its owner can read it."""
     path = _path()
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)  # noqa: PTH103, PTH120
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     temporary = f"{path}.{os.getpid()}"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with open(descriptor, "w") as file:
             file.write(pretty(content, "\t") + "\n")
-        os.rename(temporary, path)  # noqa: PTH104
+        os.rename(temporary, path)
     except BaseException:
-        os.unlink(temporary)  # noqa: PTH108
+        os.unlink(temporary)
         raise
 
 
@@ -69,7 +69,7 @@ def find(key: str) -> dict[str, str]:
 def _from_entry(key: str, entry: Object) -> dict[str, str]:
     found = {"serveraddress": key}
     try:
-        user, _, password = b64decode(entry.get("auth", "")).decode().partition(":")
+        user, _, password = b64decode(entry.get("auth", ""), validate=True).decode().partition(":")
     except ValueError:
         raise CommandError(f"the credentials of {key} in {_path()} are not base64") from None
     if user:

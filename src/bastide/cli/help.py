@@ -75,7 +75,7 @@ def page(name: str, command: Command, columns: int) -> str:
     """`bastide run --help` and its like."""
     parts = [f"{usage(name, command)}\n\n{commands.COMMANDS[name][1]}\n"]
     if command.details:
-        parts.append(command.details.strip() + "\n")
+        parts.append("\n".join(wrap(command.details, columns)) + "\n")
     names = commands.spellings(name)
     if len(names) > 1:
         parts.append("Aliases:\n  " + ", ".join(f"bastide {spelling}" for spelling in names) + "\n")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _INTERRUPTED = 130
 _ENGINE_ERROR = 125
+_EACCES = 13
 # Commands whose own errors must not look like the exit status of what they run.
 _CARRIERS = ("run", "create")
 
@@ -84,7 +85,7 @@ def run(name: str, command: Command, words: list[str], given: Options) -> int:
         text.err(_prefix(name) + text.one_line(str(error)))
         return error.code
     except Unreachable as error:
-        text.err(error.message)
+        text.err(error.message + _hint(error))
         return _ENGINE_ERROR if name in _CARRIERS else 1
     except BastideError as error:
         origin = "" if type(error).__name__ == "StreamError" else "Error response from daemon: "
@@ -96,6 +97,15 @@ def run(name: str, command: Command, words: list[str], given: Options) -> int:
         where = f"{error.filename}: " if error.filename else ""
         text.err(f"bastide: {where}{error.strerror or error}")
         return _ENGINE_ERROR if name in _CARRIERS else 1
+
+
+def _hint(error: Unreachable) -> str:
+    """What to do about a daemon that does not answer."""
+    if error.errno == _EACCES:
+        return " Use sudo, or become a member of the daemon's group."
+    if os.geteuid() != 0 and not (os.environ.get("BASTIDE_HOST") or os.environ.get("DOCKER_HOST")):
+        return " Root starts it: sudo bastided, or any bastide command with sudo."
+    return ""
 
 
 def _misused(name: str, message: str, code: int) -> int:
@@ -147,13 +157,13 @@ def _client(given: Options) -> Client:
         endpoint.tls.key = given.text("tlskey", endpoint.tls.key)
     if not endpoint.given and environment.get("DOCKER_CONTEXT", "default") not in ("", "default"):
         text.err("DOCKER_CONTEXT is ignored: name the daemon with BASTIDE_HOST or DOCKER_HOST")
-    return Client(endpoint, None if endpoint.given else _start_daemon)
+    return Client(endpoint, None if endpoint.given else lambda: _start_daemon(endpoint))
 
 
-def _start_daemon() -> bool:
+def _start_daemon(endpoint: Endpoint) -> bool:
     from bastide.cli import launch
 
-    return launch.start()
+    return launch.start(endpoint.address)
 
 
 def _show_top() -> int:

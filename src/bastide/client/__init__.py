@@ -48,6 +48,7 @@ _ERRORS: dict[int, type[errors.BastideError]] = {
     503: errors.Unavailable,
     507: errors.ResourceExhausted,
 }
+_NOBODY = (2, 111)  # ENOENT, ECONNREFUSED
 _SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/:@,")
 
 
@@ -118,9 +119,9 @@ class Client:
         """A new connection. Raises Unreachable."""
         try:
             return Connection(self.endpoint.connect())
-        except Unreachable:
+        except Unreachable as error:
             absent, self._absent = self._absent, None
-            if absent is None or not absent():
+            if absent is None or error.errno not in _NOBODY or not absent():
                 raise
             return Connection(self.endpoint.connect())
 

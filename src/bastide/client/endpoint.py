@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from bastide.client.http import Socket
 
-DEFAULT = "unix:///run/bastide/bastide.sock"
+_RUN_ROOT = "/run/bastide"
+DEFAULT = f"unix://{_RUN_ROOT}/bastide.sock"
 _PORT, _TLS_PORT = 2375, 2376
 
 
@@ -54,7 +55,8 @@ class Endpoint:
         """BASTIDE_HOST, else DOCKER_HOST, else the default; TLS by DOCKER_TLS_VERIFY and DOCKER_CERT_PATH."""
         url = environment.get("BASTIDE_HOST") or environment.get("DOCKER_HOST")
         if not url:
-            return cls(DEFAULT, None, given=False)
+            # The same setting moves the daemon's socket, see model.config.
+            return cls(f"unix://{environment.get('BASTIDE_RUN_ROOT') or _RUN_ROOT}/bastide.sock", None, given=False)
         verify = bool(environment.get("DOCKER_TLS_VERIFY"))
         if not verify and not environment.get("DOCKER_TLS"):
             return cls(url)
@@ -81,4 +83,4 @@ class Endpoint:
 
 def configuration(environment: Mapping[str, str]) -> str:
     """The folder of the client's configuration: DOCKER_CONFIG, else `~/.docker`."""
-    return environment.get("DOCKER_CONFIG") or os.path.join(os.path.expanduser("~"), ".docker")  # noqa: PTH111, PTH118
+    return environment.get("DOCKER_CONFIG") or os.path.join(os.path.expanduser("~"), ".docker")

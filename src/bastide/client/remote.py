@@ -8,7 +8,10 @@ import ssl
 import subprocess
 
 from bastide.client.endpoint import _PORT, _TLS_PORT, TLS, Endpoint, Unreachable
-from bastide.client.http import Socket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from bastide.client.http import Socket
 
 _TIMEOUT = 30.0
 
@@ -76,11 +79,11 @@ def split_address(address: str, port: int) -> tuple[str, int]:
 
 def _context(tls: TLS) -> ssl.SSLContext:
     try:
-        context = ssl.create_default_context(cafile=tls.authority if os.path.exists(tls.authority) else None)  # noqa: PTH110
+        context = ssl.create_default_context(cafile=tls.authority if os.path.exists(tls.authority) else None)
         if not tls.verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
-        if os.path.exists(tls.certificate):  # noqa: PTH110
+        if os.path.exists(tls.certificate):
             context.load_cert_chain(tls.certificate, tls.key)
     except (OSError, ssl.SSLError) as error:
         raise Unreachable(f"could not read the TLS files beside {tls.authority}: {error}") from error

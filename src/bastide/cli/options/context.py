@@ -80,7 +80,7 @@ def entries(folder: str, ignore: Ignore, needed: frozenset[str]) -> Iterator[tup
         for name in names:
             path = f"{prefix}{name}"
             local = f"{folder}/{path}"
-            directory = os.path.isdir(local) and not os.path.islink(local)  # noqa: PTH112, PTH114
+            directory = os.path.isdir(local) and not os.path.islink(local)
             ignored = ignore.out(path) and path not in needed
             if directory and (not ignored or ignore.exceptions or any(n.startswith(f"{path}/") for n in needed)):
                 pending.append(path)

@@ -51,7 +51,7 @@ def volume(word: str) -> str:
     if not colon:
         return ""
     if source.startswith(".") or (source.startswith("~") and os.sep in source):
-        source = os.path.abspath(os.path.expanduser(source))  # noqa: PTH100, PTH111
+        source = os.path.abspath(os.path.expanduser(source))
     return f"{source}:{rest}"
 
 
@@ -80,7 +80,7 @@ def _set(result: Object, key: str, value: str, word: str) -> None:
         result["Type"] = value.lower()
     elif key in ("source", "src"):
         relative = value.startswith(".")
-        result["Source"] = os.path.abspath(value) if relative else value  # noqa: PTH100
+        result["Source"] = os.path.abspath(value) if relative else value
     elif key in ("target", "dst", "destination"):
         result["Target"] = value
     elif key in ("readonly", "ro"):

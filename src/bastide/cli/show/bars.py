@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def find_packages() -> None:
     """Make the environment's packages importable: `python -I -S` leaves them out, because `site` is slow."""
     if sys.flags.no_site:
-        prefix = os.path.dirname(os.path.dirname(sys.executable))  # noqa: PTH120
+        prefix = os.path.dirname(os.path.dirname(sys.executable))
         name = f"python{sys.version_info.major}.{sys.version_info.minor}"
         folder = f"{prefix}/lib/{name}/site-packages"
         if folder not in sys.path:

@@ -117,8 +117,8 @@ def _context(place: str, dockerfile: str) -> tuple[Iterator[bytes], str, str]:
         return _from_stdin(dockerfile)
     if place.startswith(_FAR):
         return iter(()), dockerfile or "Dockerfile", place
-    if not os.path.isdir(place):  # noqa: PTH112
-        if os.path.isfile(place):  # noqa: PTH113
+    if not os.path.isdir(place):
+        if os.path.isfile(place):
             return load.read(place), dockerfile or "Dockerfile", ""
         raise CommandError(f'unable to prepare context: path "{place}" not found')
     return _from_folder(os.path.realpath(place), dockerfile)
@@ -163,13 +163,13 @@ def _from_folder(folder: str, dockerfile: str) -> tuple[Iterator[bytes], str, st
         extra = archives.text_entry(name, b"".join(load.read("-")))
         path = f"{folder}/Dockerfile"
     else:
-        if not os.path.exists(path) and os.path.exists(f"{folder}/{dockerfile}"):  # noqa: PTH110
+        if dockerfile and not os.path.exists(path) and os.path.exists(f"{folder}/{dockerfile}"):
             path = f"{folder}/{dockerfile}"
-        if not os.path.exists(path):  # noqa: PTH110
+        if not os.path.exists(path):
             raise CommandError(f"unable to prepare context: unable to evaluate the Dockerfile: {path} not found")
         real = os.path.realpath(path)
         if real.startswith(f"{folder}/"):
-            name = os.path.relpath(os.path.abspath(path), folder)  # noqa: PTH100
+            name = os.path.relpath(os.path.abspath(path), folder)
             name = name if not name.startswith("..") else real[len(folder) + 1 :]
         else:
             name = f".dockerfile.{os.urandom(10).hex()}"

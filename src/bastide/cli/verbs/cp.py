@@ -95,15 +95,15 @@ def _from(client: Client, container: str, source: str, target: str, options: Opt
 
 def _local_place(target: str, source: str, *, folder: bool) -> tuple[str, str]:
     """The local folder to unpack in, and the name of the copy there ("" for the content of a folder)."""
-    name = os.path.basename(source.rstrip("/"))  # noqa: PTH119
-    if os.path.isdir(target):  # noqa: PTH112
+    name = os.path.basename(source.rstrip("/"))
+    if os.path.isdir(target):
         return target, "" if folder and _content_only(source) else name
     if target.endswith("/") and not (folder and not os.path.lexists(target.rstrip("/"))):
         raise CommandError(f"no such directory: {target}")
     if os.path.lexists(target) and folder:
         raise CommandError("cannot copy directory to a file")
-    parent, new = os.path.split(os.path.abspath(target))  # noqa: PTH100
-    if not os.path.isdir(parent):  # noqa: PTH112
+    parent, new = os.path.split(os.path.abspath(target))
+    if not os.path.isdir(parent):
         raise CommandError(f"invalid output path: directory {parent!r} does not exist")
     return parent, new
 
@@ -112,7 +112,7 @@ def _followed(client: Client, container: str, path: str, details: Object) -> tup
     """Where a link in a container leads; the daemon resolves everything before the last part."""
     link = str(details["linkTarget"])
     if not link.startswith("/"):
-        link = os.path.join(os.path.dirname(path.rstrip("/")) or "/", link)  # noqa: PTH118, PTH120
+        link = os.path.join(os.path.dirname(path.rstrip("/")) or "/", link)
     return link, client.containers.stat(container, link)
 
 
@@ -138,7 +138,7 @@ def _to(client: Client, container: str, source: str, target: str, options: Optio
     from bastide.cli import archives
 
     path = os.path.realpath(source) if options.on("follow-link") or _content_only(source) else source.rstrip("/") or "/"
-    folder = os.path.isdir(path) and not os.path.islink(path)  # noqa: PTH112, PTH114
+    folder = os.path.isdir(path) and not os.path.islink(path)
     base, name = _far_place(container, source, target, details, folder=folder)
     client.containers.put_archive(container, base, counter.count(archives.pack(archives.walk(path, name))), query)
 
@@ -153,7 +153,7 @@ def _target(client: Client, container: str, target: str) -> Object | None:
 def _far_place(container: str, source: str, target: str, details: Object | None, *, folder: bool) -> tuple[str, str]:
     """The folder in the container to unpack in, and the name of the copy there."""
     if details is not None and details["mode"] & _IS_FOLDER:
-        name = os.path.basename(os.path.abspath(source))  # noqa: PTH100, PTH119
+        name = os.path.basename(os.path.abspath(source))
         return target, "." if folder and _content_only(source) else name
     if details is not None and folder:
         raise CommandError(f'cannot copy directory to file "{container}:{target}"')

@@ -6,6 +6,7 @@ import os
 
 from bastide.cli import streams
 from bastide.cli.grammar import LIST, STRING, SWITCH, Command, CommandError, Options
+from bastide.model.errors import BastideError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,15 +21,15 @@ def execute(client: Client, options: Options) -> int:
         raise CommandError("the input device is not a TTY")
     execs = client.execs
     identity = execs.create(name, _config(options, command))
-    if detach:
-        execs.detach(identity, tty)
-        return 0
-    size = None
-    if tty:
-        from bastide.cli import terminal
+    try:
+        if detach:
+            execs.detach(identity, tty)
+            return 0
+        stream = execs.start(identity, tty, _size() if tty else None)
+    except BastideError as error:
+        from bastide.cli.verbs import run
 
-        size = terminal.size()
-    stream = execs.start(identity, tty, size if size and all(size) else None)
+        raise CommandError(f"Error response from daemon: {error.message}", run.code_of(error, 1)) from error
     if tty:
         detached = streams.with_terminal(
             stream,
@@ -42,6 +43,13 @@ def execute(client: Client, options: Options) -> int:
         streams.Pump(stream, streams.Frames().feed, stdin=stdin).run()
     stream.close()
     return int(execs.inspect(identity).get("ExitCode") or 0)
+
+
+def _size() -> tuple[int, int] | None:
+    from bastide.cli import terminal
+
+    rows, columns = terminal.size()
+    return (rows, columns) if rows and columns else None
 
 
 def _config(options: Options, command: list[str]) -> Object:

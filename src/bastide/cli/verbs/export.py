@@ -29,7 +29,7 @@ def save(path: str, source: Callable[[], Iterable[bytes]]) -> int:
         for block in source():
             write(1, block)
         return 0
-    if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113
+    if os.path.exists(path) and not os.path.isfile(path):
         with open(path, "wb") as device:
             device.writelines(source())
         return 0
@@ -37,10 +37,10 @@ def save(path: str, source: Callable[[], Iterable[bytes]]) -> int:
     try:
         with open(temporary, "xb") as file:
             file.writelines(source())
-        os.rename(temporary, path)  # noqa: PTH104
+        os.rename(temporary, path)
     except BaseException:
-        if os.path.exists(temporary):  # noqa: PTH110
-            os.unlink(temporary)  # noqa: PTH108
+        if os.path.exists(temporary):
+            os.unlink(temporary)
         raise
     return 0
 

@@ -82,13 +82,15 @@ def start(client: Client, identity: str) -> None:
     try:
         client.containers.start(identity)
     except BastideError as error:
-        message = error.message
-        code = _ENGINE_ERROR
-        if "executable file not found" in message or "no such file or directory" in message.lower():
-            code = _NOT_FOUND
-        elif "permission denied" in message.lower() or "is a directory" in message.lower():
-            code = _NOT_EXECUTABLE
-        raise CommandError(f"Error response from daemon: {message}", code) from error
+        raise CommandError(f"Error response from daemon: {error.message}", code_of(error, _ENGINE_ERROR)) from error
+
+
+def code_of(error: BastideError, otherwise: int) -> int:
+    """Docker's exit status for a command that cannot be run, by what the daemon says about it."""
+    message = error.message.lower()
+    if "executable file not found" in message or "no such file or directory" in message:
+        return _NOT_FOUND
+    return _NOT_EXECUTABLE if "permission denied" in message or "is a directory" in message else otherwise
 
 
 def status(answer: Object) -> int:
