@@ -1,0 +1,249 @@
+"""Images end to end: Debian's registry on loopback, skopeo and podman as the other side."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.living import Daemon
+from tests.registry import Registry
+
+
+@pytest.fixture(scope="module")
+def registry() -> Iterator[Registry]:
+    made = Registry()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[Daemon]:
+    """A daemon of its own, without images."""
+    made = Daemon("im", "10.97.0.0/16", "10.103.0.0/16", prepared_namespaces="0")
+    try:
+        made.start()
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def engine(own: Daemon) -> Iterator[Daemon]:
+    yield own
+    own.clear()
+    if ids := own.ok("images", "-aq", "--no-trunc").split():
+        own.ok("rmi", "-f", *sorted(set(ids)))
+    own.ok("image", "prune", "-f")
+    assert blobs(own) == []
+    assert not list((own.data / "overlay" / "layers").glob("*"))
+
+
+def blobs(engine: Daemon) -> list[str]:
+    """Digests of the content store."""
+    return sorted(path.name for path in (engine.data / "content" / "blobs" / "sha256").iterdir())
+
+
+def inspect(engine: Daemon, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(engine.ok("image", "inspect", name))[0]
+    return found
+
+
+def remote_digest(reference: str) -> str:
+    """The digest of what a registry holds."""
+    raw = subprocess.run(
+        ["skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{reference}"], check=True, capture_output=True
+    ).stdout
+    return "sha256:" + hashlib.sha256(raw).hexdigest()
+
+
+def test_pull_run_remove(engine: Daemon, registry: Registry, archive: Path) -> None:
+    reference = registry.fill(archive, "app:1")
+    engine.ok("pull", reference)
+    shown = inspect(engine, reference)
+    assert shown["RepoTags"] == [reference]
+    assert shown["RepoDigests"] == [f"{registry.host}/app@{remote_digest(reference)}"]
+    assert shown["Config"]["Env"] == ["PATH=/bin", "FROM_IMAGE=yes"]
+    assert engine.ok("run", "--rm", "--network", "none", reference, "echo", "whole") == "whole"
+    assert engine.ok("images", "-q", "--no-trunc") == shown["Id"]
+    assert "up to date" in engine.ok("pull", reference)
+    engine.ok("rmi", reference)
+    assert engine.cli("image", "inspect", reference).returncode == 1
+
+
+def test_pull_by_digest(engine: Daemon, registry: Registry, archive: Path) -> None:
+    reference = registry.fill(archive, "bydigest:1")
+    digest = remote_digest(reference)
+    name = f"{registry.host}/bydigest@{digest}"
+    engine.ok("pull", "-q", name)
+    assert inspect(engine, name)["RepoTags"] == []
+
+
+def test_errors_are_one_line(engine: Daemon, registry: Registry) -> None:
+    for name, text in (
+        (f"{registry.host}/none:1", f"manifest for {registry.host}/none:1 not found: manifest unknown"),
+        ("127.0.0.1:1/none", "does not answer"),
+        ("UPPER", "must be lowercase"),
+    ):
+        failed = engine.cli("pull", name)
+        assert failed.returncode == 1
+        assert text in failed.stderr
+        assert len(failed.stderr.strip().splitlines()) == 1
+        assert "Traceback" not in failed.stderr
+
+
+def test_push_keeps_the_digest(engine: Daemon, registry: Registry, archive: Path) -> None:
+    reference = registry.fill(archive, "src:1")
+    engine.ok("pull", "-q", reference)
+    for target in (f"{registry.host}/copies/dst:2", f"{registry.host}/copies/dst:3"):
+        engine.ok("tag", reference, target)
+        engine.ok("push", target)
+        assert remote_digest(target) == remote_digest(reference)
+    fresh = Registry()
+    try:
+        engine.ok("tag", reference, f"{fresh.host}/new:1")
+        engine.ok("push", "-q", f"{fresh.host}/new:1")
+        assert remote_digest(f"{fresh.host}/new:1") == remote_digest(reference)
+    finally:
+        fresh.close()
+    failed = engine.cli("push", f"{registry.host}/absent:1")
+    assert failed.returncode == 1
+    assert "An image does not exist locally with the tag" in failed.stderr
+
+
+@pytest.mark.parametrize("form", ["oci", "v2s2"])
+@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+def test_both_formats_are_kept_as_they_came(
+    engine: Daemon, registry: Registry, archive: Path, form: str, compression: str
+) -> None:
+    if (form, compression) == ("v2s2", "zstd"):
+        compression = "gzip"  # Docker's schema 2 knows no zstd
+    reference = f"{registry.host}/form-{form}-{compression}:1"
+    options = ["--dest-tls-verify=false", f"--format={form}", f"--dest-compress-format={compression}"]
+    subprocess.run(
+        ["skopeo", "copy", "-q", "--insecure-policy", *options, f"docker-archive:{archive}", f"docker://{reference}"],
+        check=True,
+    )
+    engine.ok("pull", "-q", reference)
+    target = f"{registry.host}/again-{form}-{compression}:1"
+    engine.ok("tag", reference, target)
+    engine.ok("push", "-q", target)
+    assert remote_digest(target) == remote_digest(reference)
+
+
+def test_save_and_load_keep_every_byte(engine: Daemon, registry: Registry, archive: Path, tmp_path: Path) -> None:
+    reference = registry.fill(archive, "saved:1")
+    engine.ok("pull", "-q", reference)
+    engine.ok("tag", reference, "other:name")
+    before = inspect(engine, reference)
+    out = tmp_path / "out.tar"
+    engine.ok("save", "-o", str(out), reference, "other:name")
+    engine.ok("rmi", "-f", before["Id"])
+    engine.ok("load", "-i", str(out))
+    after = inspect(engine, "other:name")
+    assert after["Id"] == before["Id"]
+    assert sorted(after["RepoTags"]) == sorted(["other:name", reference])
+    assert after["Descriptor"]["digest"] == before["Descriptor"]["digest"]
+    again = tmp_path / "again.tar"
+    engine.ok("save", "-o", str(again), reference, "other:name")
+    assert again.read_bytes() == out.read_bytes()
+
+
+def test_what_we_save_others_read(engine: Daemon, archive: Path, tmp_path: Path) -> None:
+    engine.ok("load", "-i", str(archive))
+    out = tmp_path / "out.tar"
+    engine.ok("save", "-o", str(out), "busybox")
+    wanted = inspect(engine, "busybox")["Id"]
+    for source in (f"docker-archive:{out}", f"oci-archive:{out}"):
+        target = tmp_path / source.partition(":")[0]
+        subprocess.run(["skopeo", "copy", "-q", "--insecure-policy", source, f"dir:{target}"], check=True)
+        manifest = json.loads((target / "manifest.json").read_text())
+        assert manifest["config"]["digest"] == wanted
+
+
+@pytest.mark.parametrize("transport", ["docker-archive", "oci-archive"])
+def test_what_others_save_we_read(engine: Daemon, archive: Path, tmp_path: Path, transport: str) -> None:
+    out = tmp_path / "theirs.tar"
+    subprocess.run(
+        ["skopeo", "copy", "-q", "--insecure-policy", f"docker-archive:{archive}", f"{transport}:{out}:their/name:7"],
+        check=True,
+    )
+    subprocess.run(["gzip", "-k", out], check=True)
+    engine.ok("load", "-i", str(out))
+    assert "their/name:7" in engine.ok("images", "--format", "{{.Repository}}:{{.Tag}}").split()
+    first = inspect(engine, "their/name:7")["Id"]
+    engine.ok("load", "-i", f"{out}.gz")
+    assert inspect(engine, "their/name:7")["Id"] == first
+
+
+def test_hostile_archives(engine: Daemon, tmp_path: Path) -> None:
+    def made(name: str, members: dict[str, bytes | str]) -> Path:
+        path = tmp_path / name
+        with tarfile.open(path, "w") as tar:
+            for member, content in members.items():
+                info = tarfile.TarInfo(member)
+                if isinstance(content, str):
+                    info.type, info.linkname = tarfile.SYMTYPE, content
+                    tar.addfile(info)
+                else:
+                    info.size = len(content)
+                    tar.addfile(info, io.BytesIO(content))
+        return path
+
+    item = b'[{"Config":"c.json","RepoTags":["evil:1"],"Layers":["layer.tar"]}]'
+    config = b'{"os":"linux","rootfs":{"type":"layers","diff_ids":["sha256:' + b"0" * 64 + b'"]}}'
+    cases = {
+        "empty.tar": {},
+        "outside.tar": {"manifest.json": item, "c.json": "/etc/hostname", "layer.tar": b""},
+        "passwd.tar": {"manifest.json": item.replace(b"layer.tar", b"../../etc/passwd"), "c.json": config},
+        "wrong.tar": {"manifest.json": item, "c.json": config, "layer.tar": b"not what it says"},
+        "short.tar": {"manifest.json": item, "c.json": b'{"os":"linux"}', "layer.tar": b""},
+        "json.tar": {"manifest.json": b"[" * 100_000},
+        "names.tar": {
+            "manifest.json": item.replace(b"evil:1", b"../evil"),
+            "c.json": b'{"os":"linux","rootfs":{"type":"layers","diff_ids":[]}}',
+        },
+        "loop.tar": {"manifest.json": item, "c.json": config, "layer.tar": "layer.tar"},
+    }
+    for name, members in cases.items():
+        failed = engine.cli("load", "-i", str(made(name, members)))
+        assert failed.returncode == 1, name
+        assert len(failed.stderr.strip().splitlines()) == 1, failed.stderr
+        assert "Traceback" not in failed.stderr
+    (tmp_path / "cut.tar.gz").write_bytes(gzip.compress(b"x" * 100_000)[:100])
+    assert engine.cli("load", "-i", str(tmp_path / "cut.tar.gz")).returncode == 1
+    assert engine.ok("images", "-q") == ""
+    assert not list((engine.data / "content" / "ingest").iterdir())
+    engine.ok("image", "prune", "-af")
+    assert "Traceback" not in engine.log.read_text()
+
+
+def test_import_and_export(engine: Daemon, archive: Path, tmp_path: Path) -> None:
+    engine.ok("load", "-i", str(archive))
+    engine.ok("create", "--name", "source", "--network", "none", "busybox", "true")
+    root = tmp_path / "root.tar"
+    engine.ok("export", "-o", str(root), "source")
+    engine.ok("import", str(root), "flat:1")
+    assert engine.ok("run", "--rm", "--network", "none", "flat:1", "/bin/cat", "/var/www/index.html") == (
+        "hello from the image"
+    )
+    assert len(inspect(engine, "flat:1")["RootFS"]["Layers"]) == 1
+
+
+def test_layers_follow_the_containers(engine: Daemon, registry: Registry, archive: Path) -> None:
+    """A forced removal leaves a stopped container whole."""
+    reference = registry.fill(archive, "gone:1")
+    engine.ok("pull", "-q", reference)
+    engine.ok("create", "--name", "left", "--network", "none", reference, "echo", "alive")
+    refused = engine.cli("rmi", reference)
+    assert refused.returncode == 1
+    assert "conflict: unable to remove repository reference" in refused.stderr
+    engine.ok("rmi", "-f", reference)
+    assert engine.ok("start", "-a", "left") == "alive"
