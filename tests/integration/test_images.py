@@ -199,7 +199,7 @@ def test_hostile_archives(engine: Daemon, tmp_path: Path) -> None:
 
     item = b'[{"Config":"c.json","RepoTags":["evil:1"],"Layers":["layer.tar"]}]'
     config = b'{"os":"linux","rootfs":{"type":"layers","diff_ids":["sha256:' + b"0" * 64 + b'"]}}'
-    cases = {
+    cases: dict[str, dict[str, bytes | str]] = {
         "empty.tar": {},
         "outside.tar": {"manifest.json": item, "c.json": "/etc/hostname", "layer.tar": b""},
         "passwd.tar": {"manifest.json": item.replace(b"layer.tar", b"../../etc/passwd"), "c.json": config},
@@ -230,11 +230,13 @@ def test_import_and_export(engine: Daemon, archive: Path, tmp_path: Path) -> Non
     engine.ok("create", "--name", "source", "--network", "none", "busybox", "true")
     root = tmp_path / "root.tar"
     engine.ok("export", "-o", str(root), "source")
-    engine.ok("import", str(root), "flat:1")
+    engine.ok("import", "--change", "LABEL a=b", "--message", "flattened", str(root), "flat:1")
     assert engine.ok("run", "--rm", "--network", "none", "flat:1", "/bin/cat", "/var/www/index.html") == (
         "hello from the image"
     )
-    assert len(inspect(engine, "flat:1")["RootFS"]["Layers"]) == 1
+    shown = inspect(engine, "flat:1")
+    assert len(shown["RootFS"]["Layers"]) == 1
+    assert (shown["Config"]["Labels"], shown["Comment"]) == ({"a": "b"}, "flattened")
 
 
 def test_layers_follow_the_containers(engine: Daemon, registry: Registry, archive: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -16,7 +16,7 @@ from bastide.engine.clock import now
 from bastide.engine.layers import Lease, local_source
 from bastide.host.syscalls import blocking
 from bastide.images import layout
-from bastide.images.compression import decompress
+from bastide.images.compression import Gzip, decompress
 from bastide.images.digest import digest_of
 from bastide.images.manifest import MediaType, make_descriptor, parse_config, parse_platform
 from bastide.images.reference import Reference, parse, parse_repository
@@ -32,22 +32,69 @@ Progress = Callable[[dict[str, Any]], None]
 """Takes Docker's progress messages."""
 
 
+class _Plain:
+    """Writes what comes as it is."""
+
+    def add(self, piece: bytes) -> bytes:
+        """What to write for some bytes."""
+        return piece
+
+    def end(self) -> bytes:
+        """What to write at the end."""
+        return b""
+
+
+class _Compressor:
+    """Compresses a layer, and hashes it before and after."""
+
+    def __init__(self) -> None:
+        self._gzip = Gzip()
+        self._plain, self._packed = hashlib.sha256(), hashlib.sha256()
+
+    def _out(self, data: bytes) -> bytes:
+        self._packed.update(data)
+        return data
+
+    def add(self, piece: bytes) -> bytes:
+        """What to write for some bytes."""
+        self._plain.update(piece)
+        return self._out(self._gzip.add(piece))
+
+    def end(self) -> bytes:
+        """What to write at the end."""
+        return self._out(self._gzip.end())
+
+    @property
+    def diff_id(self) -> str:
+        """The digest of what came."""
+        return "sha256:" + self._plain.hexdigest()
+
+    @property
+    def digest(self) -> str:
+        """The digest of what was written."""
+        return "sha256:" + self._packed.hexdigest()
+
+
+_Coder = TypeVar("_Coder", _Plain, _Compressor)
+
+
 @asynccontextmanager
-async def spooled(images: Images, data: AsyncIterator[bytes]) -> AsyncIterator[Path]:
-    """A stream as a temporary file without its compression. Raises InvalidArgument when it is damaged."""
+async def _spool(images: Images, data: AsyncIterator[bytes], coder: _Coder) -> AsyncIterator[tuple[Path, _Coder]]:
+    """A stream as a temporary file, its compression replaced by `coder`'s. Raises InvalidArgument when damaged."""
     path, file = images.content.spool()
+
+    def write(channel: Channel) -> None:
+        with file:
+            for piece in decompress(channel):
+                file.write(coder.add(piece))
+            file.write(coder.end())
+
     try:
-
-        def write(channel: Channel) -> None:
-            with file:
-                for piece in decompress(channel):
-                    file.write(piece)
-
         channel = Channel()
         work = asyncio.create_task(in_thread("spool", write, channel))
         await channel.fill(data, work)
         await work
-        yield path
+        yield path, coder
     finally:
         await blocking(path.unlink)
 
@@ -55,7 +102,7 @@ async def spooled(images: Images, data: AsyncIterator[bytes]) -> AsyncIterator[P
 async def load(images: Images, data: AsyncIterator[bytes], progress: Progress) -> list[Image]:
     """Load every image of an archive. Raises InvalidArgument, Unsupported, ResourceExhausted; what was whole stays."""
     loaded = []
-    async with spooled(images, data) as path:
+    async with _spool(images, data, _Plain()) as (path, _):
         archive = await in_thread("index", layout.Archive, path)
         try:
             for found in await blocking(layout.read, archive, images.host):
@@ -201,13 +248,13 @@ async def import_root(images: Images, data: AsyncIterator[bytes], request: Impor
         "config": msgspec.to_builtins(config),
         "comment": request.message,
     }
-    async with spooled(images, data) as path, images.layers.leases.hold() as lease:
-        digest = await in_thread("hash", _digest_of, _pieces(path))
-        descriptor = Descriptor(media_type=MediaType.OCI_LAYER, digest=digest, size=path.stat().st_size)
-        await lease.add(digest)
-        await images.layers.ensure(descriptor, digest, local_source(partial(_pieces, path)))
+    async with _spool(images, data, _Compressor()) as (path, layer), images.layers.leases.hold() as lease:
+        size = (await blocking(path.stat)).st_size
+        descriptor = Descriptor(media_type=MediaType.OCI_LAYER_GZIP, digest=layer.digest, size=size)
+        await lease.add(layer.digest, layer.diff_id)
+        await images.layers.ensure(descriptor, layer.diff_id, local_source(partial(_pieces, path)))
         document |= {
-            "rootfs": {"type": "layers", "diff_ids": [digest]},
+            "rootfs": {"type": "layers", "diff_ids": [layer.diff_id]},
             "history": [{"created": created, "comment": request.message or "Imported from -"}],
         }
         image = await images.assemble(lease, document, [descriptor], [name] if name else [], "import")
