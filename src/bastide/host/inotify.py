@@ -18,6 +18,7 @@ class Watch:
     """Watches one directory from its making to `close`. Raises HostError (the directory must exist)."""
 
     def __init__(self, directory: Path) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._fd = _libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
         if self._fd < 0:
             raise HostError("inotify_init1", ctypes.get_errno())
@@ -37,14 +38,22 @@ class Watch:
                 ready.set_result(None)
 
         loop.add_reader(self._fd, announce)
+        self._loop = loop
         try:
             await ready
             os.read(self._fd, 65536)
         finally:
-            loop.remove_reader(self._fd)
+            self._unregister()
+
+    def _unregister(self) -> None:
+        """Take the descriptor from the loop: before it is closed, or its number's next owner is never heard."""
+        if self._loop is not None and self._fd >= 0:
+            self._loop.remove_reader(self._fd)
+        self._loop = None
 
     def close(self) -> None:
-        """Stop watching."""
+        """Stop watching; a `changed` that waits meanwhile is to be cancelled by its caller."""
+        self._unregister()
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
