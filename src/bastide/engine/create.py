@@ -133,6 +133,7 @@ class Creator:
         merged = merge(config, image.config)
         self._check_process(merged, host)
         runtime = await self._backends.choose(host.isolation, host.runtime)
+        runtime.expect()
         self._ledger.reserve(chosen)
         try:
             async with self._images.using(image):

@@ -56,6 +56,30 @@ def swap_counted() -> bool:
     return any(path.exists() for path in (ROOT / "memory.swap.max", *ROOT.glob("*/memory.swap.max")))
 
 
+def expect_moves() -> None:
+    """Make the next moves of processes between groups, within about 15 ms, cheap. Takes about 12 ms: call it
+    in a thread, as early as it is known that a process will be started in a group.
+
+    A move takes a lock for writing whose first taking waits for an RCU grace period (kernel/cgroup/cgroup.c,
+    cgroup_threadgroup_rwsem); until the next one has passed, taking it again costs nothing. Moving a process
+    to where it is already takes the lock and changes nothing.
+    """
+    name, path = _own_group()
+    base = ROOT if unified() else hierarchies().get(name, ROOT / name)
+    with contextlib.suppress(OSError):
+        (base / path / "cgroup.procs").write_text("0")
+
+
+@functools.cache
+def _own_group() -> tuple[str, str]:
+    """A controller and this process's group there."""
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, names, path = line.split(":", 2)
+        if (not names) if unified() else (names and not names.startswith("name=")):
+            return names.split(",")[0], path.strip("/")
+    return "", ""
+
+
 class Group:
     """One group of a container: the same path below every hierarchy."""
 

@@ -142,6 +142,9 @@ class Runtime(abc.ABC):
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
+    def expect(self) -> None:  # noqa: B027
+        """A container or an exec is about to be made: begin what can be begun. Returns at once; a hint only."""
+
     @abc.abstractmethod
     async def probe(self) -> Probe:
         """Whether this runtime works here. Cheap after the first call; never raises."""

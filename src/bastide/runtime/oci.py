@@ -12,8 +12,10 @@ import os
 import shutil
 import signal as signals
 import stat
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import ClassVar
@@ -38,6 +40,7 @@ from bastide.runtime.tables import interfaces, select
 _INITS = ("tini-static", "catatonit", "docker-init")
 """Packaged programs that reap and forward signals, all static; the first that is installed is used."""
 _END_SECONDS = 10.0
+_EXPECTED_SECONDS = 0.012
 _KEPT_CODES = 256
 """How many exit codes of execs are kept for those who ask late."""
 
@@ -94,11 +97,20 @@ class OCI(Runtime):
         self._spawner = Spawner(hide_hybrid if self._private else None)
         self._host: spec.Host | None = None
         self._warm = False
+        self._moves = ThreadPoolExecutor(max_workers=1, thread_name_prefix="moves")
+        self._expected = 0.0
         self._probe: Probe | None = None
         self._monitor_made: Monitor | None = None
         self._configs: dict[str, _Config] = {}
         self._execs: dict[tuple[str, str], foreground.Foreground] = {}
         self._ended_execs: OrderedDict[tuple[str, str], int] = OrderedDict()
+
+    def expect(self) -> None:
+        """See the contract: the kernel's part of a start begins at once, while the rest is prepared."""
+        now = time.monotonic()
+        if now - self._expected > _EXPECTED_SECONDS:
+            self._expected = now
+            self._moves.submit(cgroups.expect_moves)
 
     # -- what is here --------------------------------------------------------------------------
 
@@ -192,6 +204,7 @@ class OCI(Runtime):
 
     async def create(self, bundle: Bundle) -> None:
         """See the contract."""
+        self.expect()
         directory = bundle.directory
         for folder in (self._state, self._bundles, directory):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -253,6 +266,7 @@ class OCI(Runtime):
 
     async def exec(self, container: str, exec_id: str, process: Process) -> Stdio:
         """See the contract."""
+        self.expect()
         if self._host is None:
             self._host = spec.Host.detect()
         directory = self._directory(container) / "execs"
