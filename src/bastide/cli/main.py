@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
+import posix
 import sys
 
 from bastide.cli import commands
 from bastide.cli.grammar import CommandError, Options, UsageError, parse
 from bastide.cli.show import text
-from bastide.client import Client, Endpoint, Unreachable
+from bastide.client import Client, Endpoint, Unreachable, environment
 from bastide.model.errors import BastideError, InvalidArgument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from bastide.cli.grammar import Command
 
@@ -28,7 +28,7 @@ def entry() -> None:
     """The program: runs and leaves at once, without the interpreter's long good-bye."""
     code = main(sys.argv[1:])
     sys.stdout.flush()
-    os._exit(code)
+    posix._exit(code)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -103,7 +103,7 @@ def _hint(error: Unreachable) -> str:
     """What to do about a daemon that does not answer."""
     if error.errno == _EACCES:
         return " Use sudo, or become a member of the daemon's group."
-    if os.geteuid() != 0 and not (os.environ.get("BASTIDE_HOST") or os.environ.get("DOCKER_HOST")):
+    if posix.geteuid() != 0 and Endpoint.from_environment(environment()).given is False:
         return " Root starts it: sudo bastided, or any bastide command with sudo."
     return ""
 
@@ -136,26 +136,28 @@ def _global_options(words: list[str]) -> tuple[Options, list[str]]:
 
 
 def _client(given: Options) -> Client:
-    environment: Mapping[str, str] = os.environ
+    variables = environment()
     if given.values:
-        environment = dict(os.environ)
+        variables = dict(variables)
         if "config" in given:
-            os.environ["DOCKER_CONFIG"] = environment["DOCKER_CONFIG"] = given.text("config")
+            import os
+
+            os.environ["DOCKER_CONFIG"] = variables["DOCKER_CONFIG"] = given.text("config")
         if "host" in given:
-            environment["BASTIDE_HOST"] = given.text("host")
+            variables["BASTIDE_HOST"] = given.text("host")
         if given.on("tls"):
-            environment["DOCKER_TLS"] = "1"
+            variables["DOCKER_TLS"] = "1"
         if given.on("tlsverify"):
-            environment["DOCKER_TLS_VERIFY"] = "1"
+            variables["DOCKER_TLS_VERIFY"] = "1"
     try:
-        endpoint = Endpoint.from_environment(environment)
+        endpoint = Endpoint.from_environment(variables)
     except InvalidArgument as error:
         raise CommandError(error.message) from None
     if endpoint.tls is not None:
         endpoint.tls.authority = given.text("tlscacert", endpoint.tls.authority)
         endpoint.tls.certificate = given.text("tlscert", endpoint.tls.certificate)
         endpoint.tls.key = given.text("tlskey", endpoint.tls.key)
-    if not endpoint.given and environment.get("DOCKER_CONTEXT", "default") not in ("", "default"):
+    if not endpoint.given and variables.get("DOCKER_CONTEXT", "default") not in ("", "default"):
         text.err("DOCKER_CONTEXT is ignored: name the daemon with BASTIDE_HOST or DOCKER_HOST")
     return Client(endpoint, None if endpoint.given else lambda: _start_daemon(endpoint))
 

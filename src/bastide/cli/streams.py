@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posix
 from select import POLLHUP, POLLIN, POLLOUT, poll
 
 from bastide.cli.grammar import CommandError
@@ -83,14 +83,14 @@ class Signals:
     """Turns signals into bytes on a pipe, so that one poll waits for them and for data."""
 
     def __init__(self, numbers: Sequence[int]) -> None:
-        self.descriptor, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.descriptor, self._writer = posix.pipe2(posix.O_NONBLOCK | posix.O_CLOEXEC)
         self._wakeup = signal.set_wakeup_fd(self._writer)
         self._before: list[tuple[int, Any]] = [(n, signal.signal(n, _ignore)) for n in numbers]
 
     def take(self) -> list[int]:
         """The signals that came since the last call."""
         try:
-            return list(os.read(self.descriptor, 64))
+            return list(posix.read(self.descriptor, 64))
         except BlockingIOError:
             return []
 
@@ -99,8 +99,8 @@ class Signals:
         for number, handler in self._before:
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._wakeup)
-        os.close(self.descriptor)
-        os.close(self._writer)
+        posix.close(self.descriptor)
+        posix.close(self._writer)
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:
@@ -172,7 +172,7 @@ class Pump:
 
     def _read_stdin(self) -> None:
         try:
-            data = os.read(_STDIN, _BLOCK)
+            data = posix.read(_STDIN, _BLOCK)
         except BlockingIOError:
             return
         except OSError:
@@ -232,7 +232,7 @@ def with_terminal(connection: Connection, *, stdin: bool, keys: str, resize: Cal
     try:
         follow()
         pump = Pump(connection, plain, stdin=stdin, keys=sequence, signals=signals, signalled=follow)
-        if not (stdin and os.isatty(_STDIN)):
+        if not (stdin and posix.isatty(_STDIN)):
             return pump.run()
         with terminal.Raw():
             return pump.run()

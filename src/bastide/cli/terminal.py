@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posix
 
 from bastide.cli.grammar import UsageError
 
@@ -13,7 +13,7 @@ DETACH_KEYS = "ctrl-p,ctrl-q"
 def size() -> tuple[int, int]:
     """Rows and columns, 0 and 0 where there is no terminal."""
     try:
-        columns, rows = os.get_terminal_size(_STDOUT)
+        columns, rows = posix.get_terminal_size(_STDOUT)
     except OSError:
         return 0, 0
     return rows, columns

@@ -10,10 +10,8 @@ answers at all.
 
 from __future__ import annotations
 
-import os
-
 from bastide.client.codec import decode, encode
-from bastide.client.endpoint import Endpoint, Unreachable
+from bastide.client.endpoint import Endpoint, Unreachable, environment
 from bastide.client.http import Closed, Connection, Response
 from bastide.model import errors
 
@@ -35,7 +33,7 @@ if TYPE_CHECKING:
     Filters = dict[str, list[str]]
     Query = Mapping[str, Any]
 
-__all__ = ["Client", "Closed", "Connection", "Endpoint", "Response", "Unreachable"]
+__all__ = ["Client", "Closed", "Connection", "Endpoint", "Response", "Unreachable", "environment"]
 
 _ERRORS: dict[int, type[errors.BastideError]] = {
     400: errors.InvalidArgument,
@@ -60,10 +58,10 @@ class Client:
     """
 
     def __init__(self, endpoint: Endpoint | None = None, absent: Callable[[], bool] | None = None) -> None:
-        self.endpoint = endpoint or Endpoint.from_environment(os.environ)
+        self.endpoint = endpoint or Endpoint.from_environment(environment())
         self._absent = absent
         self._idle: Connection | None = None
-        version = os.environ.get("DOCKER_API_VERSION", "")
+        version = environment().get("DOCKER_API_VERSION", "")
         self._prefix = f"/v{version}" if version else ""
 
     @property

@@ -19,7 +19,9 @@ exit code: `api.errors` holds the one table to HTTP statuses, `cli` the one to e
 
 from __future__ import annotations
 
-import os
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import os
 
 
 class BastideError(Exception):
@@ -74,6 +76,8 @@ class HostError(BastideError):
     """
 
     def __init__(self, call: str, errno: int, path: str | os.PathLike[str] = "") -> None:
+        import os  # here, because the command line never needs it and it takes 1 ms
+
         self.call = call
         self.errno = errno
         self.path = os.fspath(path)

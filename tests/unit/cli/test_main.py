@@ -331,7 +331,20 @@ def test_every_command_can_be_loaded(name: str) -> None:
 def test_the_hot_path_imports_next_to_nothing() -> None:
     """Each of these costs milliseconds that `exec` and `run` do not have."""
     heavy = {"argparse", "asyncio", "collections", "contextlib", "enum", "functools", "http", "json", "logging"}
-    heavy |= {"msgspec", "pathlib", "re", "rich", "signal", "site", "socket", "ssl", "subprocess", "tempfile", "typing"}
+    heavy |= {
+        "msgspec",
+        "os",
+        "pathlib",
+        "re",
+        "rich",
+        "signal",
+        "site",
+        "socket",
+        "ssl",
+        "subprocess",
+        "tempfile",
+        "typing",
+    }
     root = str(Path(package.__file__).parents[1])
     program = (
         f"import sys; sys.path.insert(0, {root!r}); import bastide.cli.main, bastide.cli.verbs.run,"

@@ -7,7 +7,7 @@ title or hide text. What goes to a file or a pipe stays as it is.
 
 from __future__ import annotations
 
-import os
+import posix
 
 _STDOUT, _STDERR = 1, 2
 _BROKEN_PIPE_STATUS = 141  # 128 + SIGPIPE, what a program that the signal ends leaves
@@ -57,7 +57,7 @@ def write(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         try:
-            view = view[os.write(descriptor, view) :]
+            view = view[posix.write(descriptor, view) :]
         except BrokenPipeError:
             raise SystemExit(_BROKEN_PIPE_STATUS) from None
         except BlockingIOError:
@@ -67,6 +67,6 @@ def write(descriptor: int, data: bytes) -> None:
 
 
 def _print(descriptor: int, text: str) -> None:
-    if os.isatty(descriptor):
+    if posix.isatty(descriptor):
         text = safe(text)
     write(descriptor, text.encode("utf-8", "surrogateescape"))

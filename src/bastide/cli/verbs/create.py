@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from bastide.cli.grammar import Command, CommandError, Options, UsageError
 from bastide.cli.options import container, flags
 from bastide.cli.show import text
@@ -61,7 +59,11 @@ def _pull(client: Client, options: Options, reference: str) -> None:
 
 def _check_cidfile(options: Options) -> None:
     path = options.text("cidfile")
-    if path and os.path.lexists(path):
+    if not path:
+        return
+    import os
+
+    if os.path.lexists(path):
         raise CommandError(
             f"container ID file found, make sure the other container isn't running or delete {path}", _ENGINE_ERROR
         )

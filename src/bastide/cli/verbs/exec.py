@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posix
 
 from bastide.cli import streams
 from bastide.cli.grammar import LIST, STRING, SWITCH, Command, CommandError, Options
@@ -17,7 +17,7 @@ def execute(client: Client, options: Options) -> int:
     """Run a command in a container; its exit status."""
     name, *command = options.arguments
     tty, stdin, detach = options.on("tty"), options.on("interactive"), options.on("detach")
-    if tty and stdin and not detach and not os.isatty(0):
+    if tty and stdin and not detach and not posix.isatty(0):
         raise CommandError("the input device is not a TTY")
     execs = client.execs
     identity = execs.create(name, _config(options, command))

@@ -6,7 +6,7 @@ on connections of their own, and start only when the daemon has taken both.
 
 from __future__ import annotations
 
-import os
+import posix
 
 from bastide.cli.grammar import Command, CommandError, Options, UsageError
 from bastide.cli.options import container, flags
@@ -34,7 +34,7 @@ def run(client: Client, options: Options) -> int:
         return 0
     attached = streams(options)
     tty = options.on("tty")
-    if tty and "stdin" in attached and not os.isatty(0):
+    if tty and "stdin" in attached and not posix.isatty(0):
         raise CommandError("the input device is not a TTY", 1)
     body = container.body(options, attached)
     if tty:
