@@ -26,6 +26,7 @@ from bastide.runtime import (
     Measuring,
     Pausing,
     Phase,
+    Reopening,
     Updating,
 )
 
@@ -190,6 +191,27 @@ async def test_log_is_complete_when_wait_returns(place: Place) -> None:
         _, stream, tag, content = entry.split(" ", 3)
         text[stream] += content + ("\n" if tag == "F" else "")
     assert text == {"stdout": "".join(f"{n}\n" for n in range(1, 20001)) + "partial", "stderr": "err\n"}
+
+
+async def test_log_goes_on_in_a_new_file(place: Place) -> None:
+    runtime = place.runtime
+    if not isinstance(runtime, Reopening):
+        return
+    bundle = await place.bundle("sh", "-c", "echo one; read x; echo two", stdin=True)
+    await runtime.create(bundle)
+    stdio = await runtime.attach(bundle.id)
+    await runtime.start(bundle.id)
+    assert (await anext(stdio.output()))[1] == b"one\n"
+    log = bundle.log_path
+    assert log is not None
+    log.rename(log.with_suffix(".1"))
+    await runtime.reopen_log(bundle.id)
+    await asyncio.sleep(0.2)
+    await stdio.write(b"\n")
+    await runtime.wait(bundle.id)
+    assert log.with_suffix(".1").read_text().endswith("stdout F one\n")
+    assert log.read_text().endswith("stdout F two\n")
+    assert len(log.read_text().splitlines()) == 1
 
 
 async def test_output_without_a_reader_is_not_held_back(place: Place) -> None:

@@ -26,10 +26,10 @@ from bastide.host import cgroups, mounts
 from bastide.host.namespaces import hide_hybrid, hybrid_is_refused, same_place
 from bastide.host.paths import root_of
 from bastide.host.processes import Handle, Spawner
-from bastide.host.syscalls import blocking, run
+from bastide.host.syscalls import blocking, run, wrap
 from bastide.model.config import Settings
 from bastide.model.container import HostConfig, Isolation
-from bastide.model.errors import BastideError, InvalidArgument, NotFound, Unsupported
+from bastide.model.errors import BastideError, Conflict, InvalidArgument, NotFound, Unsupported
 from bastide.model.process import Bundle, DirectoryRoot, Mount, Process, Stats, TerminalSize
 from bastide.runtime import Exit, Feature, Phase, Probe, Runtime, RuntimeState, Stdio, foreground, limits, lookup, spec
 from bastide.runtime.monitor import Launch, Monitor, Refused, exit_code, find
@@ -205,14 +205,18 @@ class OCI(Runtime):
     async def create(self, bundle: Bundle) -> None:
         """See the contract."""
         self.expect()
-        directory = bundle.directory
-        for folder in (self._state, self._bundles, directory):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        (self._bundles / bundle.id).symlink_to(directory)
+        if (await self.state(bundle.id)).phase not in (Phase.ABSENT, Phase.STOPPED):
+            raise Conflict(f"container {bundle.id} is running already")
+        await self.delete(bundle.id)
         try:
+            for folder in (self._state, self._bundles, bundle.directory):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            (self._bundles / bundle.id).symlink_to(bundle.directory)
             await self._create(bundle)
-        except BaseException:
+        except BaseException as error:
             await self.delete(bundle.id)
+            if isinstance(error, OSError):
+                raise wrap(error, "create") from error
             raise
 
     async def _create(self, bundle: Bundle) -> None:
@@ -247,7 +251,8 @@ class OCI(Runtime):
 
     async def _see(self, bundle: Bundle) -> None:
         """See to it that the namespace of the programs has the container's root and directory as they are now."""
-        places = [bundle.directory]
+        files = (bundle.hosts, bundle.hostname_file, bundle.resolv_conf)
+        places = [bundle.directory, *(file for file in files if file is not None)]
         if isinstance(bundle.root, DirectoryRoot):
             places.append(bundle.root.path)
         seen = [(place, place.stat()) for place in places]
@@ -336,13 +341,12 @@ class OCI(Runtime):
             return Exit(code=await self._wait_exec(container, exec_id))
         directory = self._directory(container)
         group = self._group(container)
-        orphan = None
-        if self._monitor.monitor(container, directory) is None and exit_code(container, directory) is None:
-            orphan = self._orphan(container, directory)
+        code = await self._monitor.wait(container, directory)
+        orphan = self._orphan(container, directory) if exit_code(container, directory) is None else None
         if orphan is not None:
+            # Its monitor was killed: the process goes on, and nobody will know its exit code.
             await orphan.ended()
             orphan.close()
-        code = await self._monitor.wait(container, directory)
         return Exit(code=code, oom_killed=group.oom_kills() > 0)
 
     async def _wait_exec(self, container: str, exec_id: str) -> int:
@@ -408,8 +412,7 @@ class OCI(Runtime):
             try:
                 handle.send(signals.SIGKILL)
                 self._thaw(container)
-                async with asyncio.timeout(_END_SECONDS):
-                    await handle.ended()
+                await _ended(handle)
             finally:
                 handle.close()
         await self._monitor.wait(container, directory)
@@ -436,6 +439,10 @@ class OCI(Runtime):
             raise NotFound(f"container {container} is not running")
         await blocking(group.freeze, frozen)
 
+    async def reopen_log(self, container: str) -> None:
+        """See Reopening."""
+        self._monitor.reopen_log(self._directory(container))
+
     async def update(self, container: str, resources: HostConfig) -> None:
         """See Updating."""
         file = self._directory(container) / "resources.json"
@@ -461,6 +468,15 @@ class OCI(Runtime):
         return select(listed.stdout.decode(errors="replace"), set(await self.processes(container)))
 
 
+async def _ended(handle: Handle) -> None:
+    """Wait for a process that was killed. Raises RuntimeFailed when it hangs in the kernel."""
+    try:
+        async with asyncio.timeout(_END_SECONDS):
+            await handle.ended()
+    except TimeoutError as error:
+        raise RuntimeFailed(f"process {handle.pid} was killed and does not end: it waits for a device") from error
+
+
 async def empty(group: cgroups.Group) -> None:
     """End every process of a group and remove it."""
     for _ in range(100):
@@ -470,8 +486,7 @@ async def empty(group: cgroups.Group) -> None:
                 try:
                     if group.holds(pid):
                         handle.send(signals.SIGKILL)
-                        async with asyncio.timeout(_END_SECONDS):
-                            await handle.ended()
+                        await _ended(handle)
                 finally:
                     handle.close()
         if group.remove():
