@@ -14,6 +14,8 @@ from bastide.hypervisor.plan import Plan
 from bastide.model.process import Struct
 
 # QEMU's documentation, "Security": what a guest's emulator never needs.
+_FIRMWARE = "qboot.rom"
+"""Boots a kernel by itself; with ACPI some builds of QEMU take SeaBIOS instead, which needs option ROMs for that."""
 _CONFINEMENT = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 _SHARED_READONLY = (8, 2)
 """First version whose memory-backend-file maps a read-only file privately writable (`rom=off`)."""
@@ -149,6 +151,7 @@ def describe(
         *("-display", "none"),
         *("-sandbox", _CONFINEMENT),
         *("-machine", "microvm,acpi=on,memory-backend=ram,x-option-roms=off,usb=off,graphics=off"),
+        *("-bios", _FIRMWARE),
         *_processor(machine),
         *("-smp", str(machine.cpus)),
         *_memory(machine, memory, shared=shared),
