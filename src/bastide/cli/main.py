@@ -90,7 +90,7 @@ def run(name: str, command: Command, words: list[str], given: Options) -> int:
     except BastideError as error:
         origin = "" if type(error).__name__ == "StreamError" else "Error response from daemon: "
         text.err(f"{_prefix(name)}{origin}{error.message}")
-        return _ENGINE_ERROR if name in _CARRIERS else 1
+        return _ENGINE_ERROR if name in _CARRIERS else getattr(error, "code", 0) or 1
     except OSError as error:
         if "debug" in given:
             raise

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 
 class StreamError(BastideError):
-    """What went wrong after the daemon had begun to answer."""
+    """What went wrong after the daemon had begun to answer; `code` is a failed build step's exit status, else 0."""
+
+    code = 0
 
 
 class Images:
@@ -64,6 +66,10 @@ class Images:
         """Build an image from a context in tar form."""
         return self._progress("/build", query, context, {"Content-Type": "application/x-tar", **headers})
 
+    def keep_secrets(self, values: dict[str, str]) -> str:
+        """Hand over secrets (base64 by id) for one build; what its query names as `secrets`."""
+        return str(self._client.call("POST", "/build/secrets", None, values)["Id"])
+
     def save(self, names: Sequence[str]) -> Response:
         """Images as one archive."""
         return self._client.open("GET", "/images/get", {"names": tuple(names)})
@@ -100,6 +106,8 @@ class Images:
             message: Object = decode(line)
             if message.get("error") or message.get("errorDetail"):
                 detail = message.get("errorDetail") or {}
-                raise StreamError(str(detail.get("message") or message.get("error")))
+                problem = StreamError(str(detail.get("message") or message.get("error")))
+                problem.code = int(detail.get("code") or 0)
+                raise problem
             yield message
         self._client.keep(response)

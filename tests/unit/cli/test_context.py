@@ -7,7 +7,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from tests.pretender import Pretender, stream
+from tests.pretender import Pretender, reply, stream
 from tests.unit.cli.conftest import Bastide
 
 from bastide.cli.grammar import CommandError
@@ -101,3 +101,23 @@ def test_bad_references(reference: str) -> None:
 )
 def test_full_names(name: str, tag: str, full: str) -> None:
     assert references.full(name, tag) == full
+
+
+def test_secrets_are_handed_over_apart(
+    pretender: Pretender, bastide: Bastide, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
+    (tmp_path / "token").write_text("abc")
+    monkeypatch.setenv("PASSWORD", "xyz")
+    pretender.answers |= {
+        "POST /build/secrets": reply({"Id": "s1"}, 201),
+        "POST /build": stream({"errorDetail": {"message": "the step failed", "code": 7}}),
+    }
+    words = ("--secret", f"id=a,src={tmp_path}/token", "--secret", "id=b,env=PASSWORD", "--ssh", "default=/run/agent")
+    done = bastide("build", *words, str(tmp_path))
+    assert (done.code, done.err) == (7, "the step failed\n")
+    assert pretender.last("POST /build/secrets").json == {"a": "YWJj", "b": "eHl6"}
+    asked = pretender.last("POST /build").query
+    assert (asked["secrets"], asked["ssh"]) == (["s1"], ["default=/run/agent"])
+    assert "env=NAME" in bastide("build", "--secret", "foo", str(tmp_path)).err
+    assert "the environment has no NONE" in bastide("build", "--secret", "id=a,env=NONE", str(tmp_path)).err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from bastide.cli.grammar import BYTES, INT, LIST, ON, STRING, SWITCH, Command, CommandError, Options
+from bastide.cli.grammar import BYTES, INT, LIST, ON, STRING, SWITCH, Command, CommandError, Options, UsageError
 from bastide.cli.options.container import pairs, ulimit
 from bastide.cli.show import progress, text
 
@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from bastide.client import Client, Object
 
 _FAR = ("http://", "https://", "git://", "github.com/", "git@")
+_PROGRESS = ("auto", "plain", "tty")
 _PLAIN = {
     "cgroup-parent": "cgroupparent",
+    "compression": "compression",
     "cpu-period": "cpuperiod",
     "cpu-quota": "cpuquota",
     "cpu-shares": "cpushares",
@@ -39,8 +41,12 @@ _PLAIN = {
 def build(client: Client, options: Options) -> int:
     """Build an image and show what happens."""
     place = options.arguments[0]
+    if options.text("progress", "auto") not in _PROGRESS:
+        raise UsageError(f"--progress {options.text('progress')}: one of {', '.join(_PROGRESS)}")
     query = _query(options)
     context, query["dockerfile"], query["remote"] = _context(place, options.text("file"))
+    if "secret" in options:
+        query["secrets"] = client.images.keep_secrets(dict(_secret(word) for word in options.all("secret")))
     found: list[str] = []
 
     def note(aux: Object) -> None:
@@ -96,6 +102,7 @@ def _query(options: Options) -> Object:
         "rm": "1" if options.on("rm", True) else "0",
         "extrahosts": options.all("add-host"),
         "securityopt": options.all("security-opt"),
+        "ssh": [_agent(word) for word in options.all("ssh")],
         "version": "1",
     }
     if "cache-from" in options:
@@ -107,6 +114,32 @@ def _query(options: Options) -> Object:
 
         query["ulimits"] = encode([ulimit(word) for word in options.all("ulimit")]).decode()
     return query
+
+
+def _secret(word: str) -> tuple[str, str]:
+    """`id=ID[,src=PATH|,env=NAME]` as its id and its value in base64; a file named like the id, if nothing else."""
+    from base64 import b64encode
+
+    fields = {key: value for key, _, value in (part.partition("=") for part in word.split(","))}
+    identity = fields.get("id") or os.path.basename(fields.get("src") or fields.get("source") or "")
+    if not identity or set(fields) - {"id", "src", "source", "env", "type"}:
+        raise UsageError(f'invalid argument "{word}" for "--secret" flag: id=ID[,src=PATH|,env=NAME] is the form')
+    path, name = fields.get("src") or fields.get("source"), fields.get("env", "")
+    if name or (not path and identity in os.environ):
+        if (name or identity) not in os.environ:
+            raise CommandError(f"secret {identity}: the environment has no {name or identity}")
+        return identity, b64encode(os.environ[name or identity].encode()).decode()
+    with open(path or identity, "rb") as file:
+        return identity, b64encode(file.read()).decode()
+
+
+def _agent(word: str) -> str:
+    """`default` or `ID=PATH` of an ssh agent's socket."""
+    identity, _, path = word.partition("=")
+    path = path or os.environ.get("SSH_AUTH_SOCK", "")
+    if not path:
+        raise CommandError(f"ssh {identity}: no agent runs (SSH_AUTH_SOCK is not set)")
+    return f"{identity}={os.path.abspath(path)}"
 
 
 def _context(place: str, dockerfile: str) -> tuple[Iterator[bytes], str, str]:
@@ -202,6 +235,7 @@ COMMAND = Command(
         ("build-arg", "", LIST, "Set build-time variables"),
         ("cache-from", "", LIST, "Images to consider as cache sources"),
         ("cgroup-parent", "", STRING, "Parent cgroup for the RUN instructions"),
+        ("compression", "", STRING, "How layers are compressed: gzip (default) or zstd"),
         ("cpu-period", "", INT, "Limit the CFS period, in microseconds"),
         ("cpu-quota", "", INT, "Limit the CFS quota, in microseconds"),
         ("cpu-shares", "c", INT, "CPU shares (relative weight)"),
@@ -218,11 +252,14 @@ COMMAND = Command(
         ("no-cache", "", SWITCH, "Do not use cache when building the image"),
         ("platform", "", STRING, "Platform of the image (os/arch[/variant])"),
         ("pull", "", SWITCH, "Always attempt to pull a newer version of the base image"),
+        ("progress", "", STRING, "auto, plain or tty; steps and their output are shown in each"),
         ("quiet", "q", SWITCH, "Print only the image ID"),
         ("rm", "", ON, "Remove intermediate containers after a successful build"),
+        ("secret", "", LIST, "Secret for RUN --mount=type=secret (id=ID[,src=PATH|,env=NAME])"),
         ("security-opt", "", LIST, "Security options"),
         ("shm-size", "", BYTES, "Size of /dev/shm"),
         ("squash", "", SWITCH, "Squash the new layers into one"),
+        ("ssh", "", LIST, "Agent for RUN --mount=type=ssh (default, or ID=SOCKET)"),
         ("tag", "t", LIST, "Name and optionally a tag (name:tag)"),
         ("target", "", STRING, "The stage to build"),
         ("ulimit", "", LIST, "Ulimit options (name=soft[:hard])"),
