@@ -56,7 +56,7 @@ class Placer:
         try:
             if stat.S_ISDIR(status.st_mode):
                 into = posixpath.join(target, found.path) if parents else target
-                self._directory(tree, fd, status, into)
+                self._directory(tree, fd, into)
             elif unpack and is_archive(fd):
                 self._archive(fd, target)
             else:
@@ -158,14 +158,11 @@ class Placer:
         finally:
             os.close(folder)
 
-    def _directory(self, tree: Tree, fd: int, status: os.stat_result, target: str) -> None:
-        """The content of a directory goes into the target; the target itself takes its look when it is made."""
-        fresh = not self.is_folder(target)
+    def _directory(self, tree: Tree, fd: int, target: str) -> None:
+        """The content of a directory goes into the target; the target is as any directory that is missing."""
         folder = self.folder(target.rstrip("/") or "/")
         try:
             self._fill(tree, fd, folder, b"", 0)
-            if fresh:
-                self._finish(folder, status)
         finally:
             os.close(folder)
 

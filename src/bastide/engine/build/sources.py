@@ -15,7 +15,7 @@ import stat
 from collections.abc import Iterator, Sequence
 
 from bastide.host.paths import open_in
-from bastide.images.dockerfile.ignore import Ignore, expression
+from bastide.images.dockerfile.ignore import Ignore, matcher
 from bastide.model.errors import InvalidArgument, NotFound
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -62,7 +62,7 @@ class Tree:
         known = [""]
         for part in pattern.split("/"):
             literal = not re.search(r"[*?\[\\]", part)
-            matches = re.compile(expression(part)).fullmatch
+            matches = matcher(part)
             following: list[str] = []
             for folder in known:
                 names = [part] if literal else sorted(name for name in self._names(folder) if matches(name))

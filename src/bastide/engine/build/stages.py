@@ -11,7 +11,7 @@ import msgspec
 from bastide.engine.build import cache as caching
 from bastide.engine.build.layers import Workshop
 from bastide.engine.build.output import Output, Voice
-from bastide.engine.build.state import State, document, from_image
+from bastide.engine.build.state import State, document, from_image, from_scratch
 from bastide.engine.build.steps import Steps, Tools
 from bastide.engine.layers import Lease
 from bastide.images.digest import digest_of
@@ -159,7 +159,7 @@ class Stages:
             return begun, list(state.config.on_build or [])
         platform = parse_platform(stage.platform, self._platform) if stage.platform else self._platform
         if stage.base.lower() == SCRATCH:
-            return State(platform=normal(platform), chain=caching.key("", SCRATCH, str(platform))), []
+            return from_scratch(normal(platform), caching.key("", SCRATCH, str(platform))), []
         image = await self._image(stage.base, stage.platform, voice)
         return from_image(image, caching.key("", "FROM", image.id)), list(image.config.on_build or [])
 

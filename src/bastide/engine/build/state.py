@@ -59,6 +59,11 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
         return Expander(self.variables | self.env, escape)
 
 
+def from_scratch(platform: Platform, chain: str) -> State:
+    """The state that FROM scratch gives."""
+    return State(platform=platform, chain=chain, config=Config(env=[DEFAULT_PATH]))
+
+
 def from_image(image: Image, chain: str) -> State:
     """The state that FROM an image gives."""
     config = image.config
@@ -163,7 +168,8 @@ def _workdir(state: State, said: dockerfile.Workdir, expander: Expander) -> tupl
     path = expander.word(said.path)
     if not path or "\0" in path:
         raise InvalidArgument("cannot normalize nothing")
-    absolute = posixpath.normpath(posixpath.join("/", state.config.working_dir, path))
+    # Docker keeps an absolute path as it is written.
+    absolute = path if path.startswith("/") else posixpath.normpath(posixpath.join("/", state.config.working_dir, path))
     absolute = "/" + absolute.lstrip("/")
     return replace(state, working_dir=absolute), f"WORKDIR {absolute}"
 

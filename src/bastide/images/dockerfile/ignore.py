@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections.abc import Callable, Sequence
 
 from bastide.model.errors import InvalidArgument
 
 RULE_LIMIT = 10_000
 LENGTH_LIMIT = 4096
 
+Matcher = Callable[[str], bool]
+
 
 class Ignore:
     """The rules of one file; the last one that fits decides. Raises InvalidArgument for a malformed pattern."""
 
     def __init__(self, text: str) -> None:
-        self.rules: list[tuple[bool, re.Pattern[str], str]] = []
-        """Whether a rule lets paths in again, its expression, and its cleaned pattern."""
+        self.rules: list[tuple[bool, Matcher]] = []
+        """Whether a rule lets paths in again, and its test."""
         for line in text.removeprefix("\ufeff").splitlines():
             self._add(line)
 
@@ -35,60 +38,110 @@ class Ignore:
             clean = clean.lstrip("/")
         if len(clean) > LENGTH_LIMIT or len(self.rules) >= RULE_LIMIT:
             raise InvalidArgument("the .dockerignore file is too large")
-        self.rules.append((keep, re.compile(expression(clean)), clean))
+        self.rules.append((keep, matcher(clean)))
 
     @property
     def exceptions(self) -> bool:
         """Whether some rule lets paths in again, so that an excluded directory must be looked into."""
-        return any(keep for keep, _, _ in self.rules)
+        return any(keep for keep, _ in self.rules)
 
     def excludes(self, path: str) -> bool:
         """Whether a path (relative, with `/`) stays out. What fits a directory fits all that is in it."""
         parts = path.split("/")
         ancestors = ["/".join(parts[:size]) for size in range(1, len(parts) + 1)]
         out = False
-        for keep, pattern, _ in self.rules:
-            if keep == out and any(pattern.fullmatch(name) for name in ancestors):
+        for keep, fits in self.rules:
+            if keep == out and any(map(fits, ancestors)):
                 out = not keep
         return out
 
 
-def expression(pattern: str) -> str:
-    """A pattern as a regular expression for whole paths. Raises InvalidArgument when it is malformed."""
-    parts: list[str] = []
+def matcher(pattern: str) -> Matcher:
+    """A test of whole paths. Raises InvalidArgument when the pattern is malformed.
+
+    A regular expression serves few stars; many of them would make it try every way to share a path out.
+    """
+    signs = _signs(pattern)
+    if sum(kind in _LOOPS for kind, _ in signs) <= _FEW:
+        found = re.compile("".join(text for _, text in signs), re.DOTALL).fullmatch
+        return lambda path: found(path) is not None
+    tests = [(kind, re.compile(text, re.DOTALL).fullmatch if kind == _ONE else None) for kind, text in signs]
+    return lambda path: _walk(tests, path)
+
+
+_ONE, _STAR, _ANY, _FOLDERS = "one", "star", "any", "folders"
+_LOOPS = {_STAR: "[^/]*", _ANY: ".*", _FOLDERS: "(?:.*/)?"}
+_FEW = 2
+
+
+def _signs(pattern: str) -> list[tuple[str, str]]:
+    """The pattern's signs: their kinds and the regular expressions that stand for them."""
+    signs: list[tuple[str, str]] = []
     at = 0
     while at < len(pattern):
         sign = pattern[at]
         at += 1
         if sign == "*":
-            piece, at = _stars(pattern, at)
-            parts.append(piece)
+            kind, at = _stars(pattern, at)
+            if not signs or signs[-1][0] != kind:
+                signs.append((kind, _LOOPS[kind]))
         elif sign == "?":
-            parts.append("[^/]")
+            signs.append((_ONE, "[^/]"))
         elif sign == "[":
-            piece, at = _class(pattern, at)
-            parts.append(piece)
-        elif sign == "\\":
-            if at == len(pattern):
-                raise InvalidArgument(f"syntax error in pattern: {pattern!r}")
-            parts.append(re.escape(pattern[at]))
-            at += 1
+            text, at = _class(pattern, at)
+            signs.append((_ONE, text))
         else:
-            parts.append(re.escape(sign))
-    return "(?s:" + "".join(parts) + ")"
+            if sign == "\\":
+                if at == len(pattern):
+                    raise InvalidArgument(f"syntax error in pattern: {pattern!r}")
+                sign = pattern[at]
+                at += 1
+            signs.append((_ONE, re.escape(sign)))
+    return signs
+
+
+def _walk(signs: Sequence[tuple[str, Callable[[str], object] | None]], path: str) -> bool:
+    """All ways through the pattern at once, a character at a time."""
+    states = _entered(signs, {0})
+    for sign in path:
+        stay, enter = set(), set()
+        for state in states:
+            if state == len(signs):
+                continue
+            kind, test = signs[state]
+            if test is not None:
+                if test(sign):
+                    enter.add(state + 1)
+            elif kind == _FOLDERS:
+                stay.add(state)
+                if sign == "/":
+                    enter.add(state + 1)
+            elif kind == _ANY or sign != "/":
+                enter.add(state)
+        states = stay | _entered(signs, enter)
+    return len(signs) in states
+
+
+def _entered(signs: Sequence[tuple[str, object]], states: set[int]) -> set[int]:
+    """States with those that are reached without a character."""
+    found: set[int] = set()
+    for state in states:
+        while state not in found:
+            found.add(state)
+            if state < len(signs) and signs[state][0] in _LOOPS:
+                state += 1
+    return found
 
 
 def _stars(pattern: str, at: int) -> tuple[str, int]:
     """`*` stays within a component, `**` goes over any number of them, none included."""
     if at >= len(pattern) or pattern[at] != "*":
-        return "[^/]*", at
+        return _STAR, at
     while at < len(pattern) and pattern[at] == "*":
         at += 1
-    if at == len(pattern):
-        return ".*", at
-    if pattern[at] == "/":
-        return "(?:.*/)?", at + 1
-    return ".*", at
+    if at < len(pattern) and pattern[at] == "/":
+        return _FOLDERS, at + 1
+    return _ANY, at
 
 
 def _class(pattern: str, at: int) -> tuple[str, int]:

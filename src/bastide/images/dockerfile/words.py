@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import fnmatch
 import re
 from collections.abc import Mapping
 
+from bastide.images.dockerfile import globs
 from bastide.model.errors import InvalidArgument
 
 _SPECIAL = "@*#?-$!"
@@ -13,8 +13,6 @@ DEPTH_LIMIT = 32
 """Variables nested in each other's modifiers."""
 RESULT_LIMIT = 1 << 20
 """Characters that a word may grow to: values of values multiply."""
-PATTERN_LIMIT = 1 << 14
-"""Characters of a value, and of a pattern, that are matched: matching takes more than linear time."""
 
 
 class Expander:
@@ -155,8 +153,8 @@ class Expander:
                     f"{name}: {word or 'not allowed to be ' + ('empty' if empty_counts else 'unset')}"
                 )
             return value or ""
-        if len(value or "") > PATTERN_LIMIT:
-            raise InvalidArgument(f"{name} has more than {PATTERN_LIMIT} characters, too many for a pattern")
+        if len(value or "") > globs.TEXT_LIMIT:
+            raise InvalidArgument(f"{name} has more than {globs.TEXT_LIMIT} characters, too many for a pattern")
         if sign in ("#", "%"):
             longest = reader.peek() == sign
             if longest:
@@ -183,29 +181,25 @@ def _bounded(text: str) -> str:
     return text
 
 
-def _pattern(shell: str) -> str:
-    """A shell pattern as a regular expression that has to match a whole string."""
-    if len(shell) > PATTERN_LIMIT:
-        raise InvalidArgument(f"a pattern has more than {PATTERN_LIMIT} characters")
-    return fnmatch.translate(shell)
-
-
 def _trimmed(value: str, pattern: str, sign: str, *, longest: bool) -> str:
     """`${value#pattern}` and `${value%pattern}`."""
-    matches = re.compile(_pattern(pattern)).match
+    signs = globs.read(pattern)
     if sign == "#":
-        ends = range(len(value), -1, -1) if longest else range(len(value) + 1)
-        return next((value[end:] for end in ends if matches(value[:end])), value)
-    starts = range(len(value) + 1) if longest else range(len(value), -1, -1)
-    return next((value[:start] for start in starts if matches(value[start:])), value)
+        ends = globs.ends(signs, value)
+        return value[ends[-1] if longest else ends[0] :] if ends else value
+    starts = globs.starts(signs, value)
+    return value[: starts[0] if longest else starts[-1]] if starts else value
 
 
 def _replaced(value: str, pattern: str, replacement: str, *, everywhere: bool) -> str:
     """`${value/pattern/replacement}`: the longest match, leftmost first."""
     if not pattern:
         return value
-    expression = re.compile(_pattern(pattern).removesuffix(r"\Z"))
-    return expression.sub(lambda _: replacement, value, count=0 if everywhere else 1)
+    pieces, at = [], 0
+    for start, end in globs.spans(globs.read(pattern), value, everywhere=everywhere):
+        pieces += [value[at:start], replacement]
+        at = end
+    return "".join([*pieces, value[at:]])
 
 
 class _Reader:
