@@ -17,9 +17,10 @@ from bastide.host.netlink import CREATE, EXCL, REPLACE, Message, Netlink, attrib
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
+_NEWNEIGH, _NUD_REACHABLE = 28, 0x02
 
 _ADDRESS, _IFNAME, _MTU, _LINK, _MASTER, _LINKINFO = 1, 3, 4, 5, 10, 18
-_AF_SPEC, _NS_FD, _EXT_MASK, _TX_QUEUES, _RX_QUEUES = 26, 28, 29, 31, 32
+_AF_SPEC, _GROUP, _NS_FD, _EXT_MASK, _TX_QUEUES, _RX_QUEUES = 26, 27, 28, 29, 31, 32
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _VETH_PEER, _MACVLAN_MODE = 1, 1
 _BR_FORWARD_DELAY, _BR_STP, _BR_SNOOPING = 1, 5, 23
@@ -77,9 +78,9 @@ def _no_link_local() -> bytes:
     return nested(_AF_SPEC, nested(socket.AF_INET6, octet(_INET6_ADDR_GEN_MODE, _ADDR_GEN_NONE)))
 
 
-def veth(name: str, master: int, mtu: int, peer: str, peer_mac: str, namespace: int) -> Message:
-    """A pair: `name` here, up, a port of the bridge of index `master`; `peer` in the namespace of descriptor
-    `namespace`, still down (the kernel brings no end up before both are there)."""
+def veth(name: str, mtu: int, peer: str, peer_mac: str, namespace: int) -> list[Message]:
+    """A pair: `name` here, up; `peer` in the namespace of descriptor `namespace`, still down (the kernel
+    brings no end up before both are there)."""
     inside = _info() + text(_IFNAME, peer) + attribute(_ADDRESS, mac_bytes(peer_mac)) + number(_MTU, mtu)
     inside += number(_NS_FD, namespace) + number(_TX_QUEUES, 1) + number(_RX_QUEUES, 1)
     payload = b"".join(
@@ -87,13 +88,12 @@ def veth(name: str, master: int, mtu: int, peer: str, peer_mac: str, namespace: 
             _info(up=True),
             text(_IFNAME, name),
             number(_MTU, mtu),
-            number(_MASTER, master),
             number(_TX_QUEUES, 1),
             number(_RX_QUEUES, 1),
             nested(_LINKINFO, text(_INFO_KIND, "veth"), nested(_INFO_DATA, nested(_VETH_PEER, inside))),
         )
     )
-    return Message(_NEWLINK, CREATE | EXCL, payload, name)
+    return [Message(_NEWLINK, CREATE | EXCL, payload, name), without_ipv6(name)]
 
 
 def cable(name: str, peer: str) -> list[Message]:
@@ -137,29 +137,51 @@ def vlan(name: str, parent: int, tag: int) -> Message:
     return Message(_NEWLINK, CREATE | EXCL, payload, name)
 
 
+def mtu(name: str, size: int) -> Message:
+    """Set a device's MTU."""
+    return Message(_NEWLINK, 0, _info() + text(_IFNAME, name) + number(_MTU, size), name)
+
+
 def up(index: int) -> Message:
     """Bring a device up."""
     return Message(_NEWLINK, 0, _info(index, up=True), f"device {index}")
 
 
-def enslave(index: int, master: int, mtu: int) -> Message:
-    """Make a device a port of a bridge, bring it up, give it no address of its own."""
-    payload = _info(index, up=True) + number(_MASTER, master) + number(_MTU, mtu) + _no_link_local()
-    return Message(_NEWLINK, 0, payload, f"device {index}")
+def enslave(name: str, bridge: int, *, isolated: bool) -> list[Message]:
+    """Make a device, whose other end should be up, a port of the bridge of index `bridge`.
 
-
-def port(name: str, *, isolated: bool) -> Message:
-    """Let a bridge's port get back what it sent, when that was translated to its own address; an `isolated`
-    one does not speak to other isolated ones."""
+    The port gets back what it sent when that was translated to its own address (hairpin); an `isolated`
+    one does not speak to other isolated ones. The kernel deals with carriers that come up some
+    milliseconds later and drops what is sent before; asked for a device, it deals with it at once
+    (Linux 6.8 and newer), hence the questions at both ends of the list.
+    """
+    joined = Message(_NEWLINK, 0, _info(up=True) + text(_IFNAME, name) + number(_MASTER, bridge), name)
     flags = octet(_BRPORT_HAIRPIN, 1) + octet(_BRPORT_ISOLATED, int(isolated))
-    payload = _info() + text(_IFNAME, name)
-    payload += nested(_LINKINFO, text(_INFO_SLAVE_KIND, "bridge"), nested(_INFO_SLAVE_DATA, flags))
-    return Message(_NEWLINK, 0, payload, name)
+    slave = nested(_LINKINFO, text(_INFO_SLAVE_KIND, "bridge"), nested(_INFO_SLAVE_DATA, flags))
+    mask = number(_EXT_MASK, _SKIP_STATS)
+    settle = Message(_GETLINK, 0, _info() + text(_IFNAME, name) + mask, name)
+    return [
+        settle,
+        joined,
+        Message(_NEWLINK, 0, _info() + text(_IFNAME, name) + slave, name),
+        settle,
+        Message(_GETLINK, 0, _info(bridge) + mask, f"device {bridge}"),
+    ]
 
 
 def delete(name: str) -> Message:
     """Remove a device (and the other end of a pair)."""
     return Message(_DELLINK, 0, _info() + text(_IFNAME, name), name)
+
+
+def regroup(name: str, group: int) -> Message:
+    """Put a device in a group."""
+    return Message(_NEWLINK, 0, _info() + text(_IFNAME, name) + number(_GROUP, group), name)
+
+
+def delete_group(group: int) -> Message:
+    """Remove the devices of a group together: the kernel waits once, not once for each (19 ms)."""
+    return Message(_DELLINK, 0, _info() + number(_GROUP, group), f"group {group}")
 
 
 def address(index: int, cidr: str) -> Message:
@@ -172,6 +194,18 @@ def address(index: int, cidr: str) -> Message:
     if parsed.version == 4 and parsed.network.prefixlen < 31:
         payload += attribute(4, parsed.network.broadcast_address.packed)
     return Message(_NEWADDR, CREATE | REPLACE, payload, cidr)
+
+
+def neighbour(index: int, own: str, mac: str) -> Message:
+    """Tell the host who has an address on a device, so that it need not ask; forgotten as if it had asked.
+
+    Where it asked in vain before, it would ask again only a second later.
+    """
+    parsed = ipaddress.ip_address(own)
+    family = socket.AF_INET if parsed.version == 4 else socket.AF_INET6
+    payload = struct.pack("=BxxxiHBB", family, index, _NUD_REACHABLE, 0, 0)
+    payload += attribute(1, parsed.packed) + attribute(2, mac_bytes(mac))
+    return Message(_NEWNEIGH, CREATE | REPLACE, payload, own)
 
 
 def no_address(index: int, cidr: str) -> Message:

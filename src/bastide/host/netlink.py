@@ -102,8 +102,6 @@ class Netlink:
         """Send all messages at once and give the errno of each, 0 where it went well."""
         if not messages:
             return []
-        if not messages:
-            return []
         first = self._sequence + 1
         self._send(messages)
         results = [-1] * len(messages)

@@ -103,22 +103,46 @@ def _message(kind: int, flags: int, table: str, element: Element) -> Message:
     return Message(kind, flags, payload, f"{element.holder} {written(element)}")
 
 
-def change(table: str, added: Iterable[Element], removed: Iterable[Element]) -> None:
-    """Remove and add elements in one transaction; it blocks for less than a millisecond.
+class Session:
+    """Changes of a table's elements.
 
-    Raises HostError (ENOENT: the table, set or an element to remove is not there), and then nothing
-    was changed.
+    The socket stays open: closing one makes the kernel wait until deleted elements are out of everybody's
+    sight, 15 ms and more.
     """
-    messages = [_message(_DELETE_ELEMENT, 0, table, element) for element in removed]
-    messages += [_message(_NEW_ELEMENT, CREATE, table, element) for element in added]
-    if not messages:
-        return
-    edge = struct.pack("!BBH", 0, 0, _SUBSYSTEM)
-    with Netlink(NETFILTER) as channel:
-        codes = channel.batch(Message(_BATCH_BEGIN, 0, edge), messages, Message(_BATCH_END, 0, edge))
-    for message, code in zip(messages, codes, strict=True):
-        if code:
-            raise HostError("nftables", code, message.subject)
+
+    def __init__(self, table: str) -> None:
+        self._table = table
+        self._channel: Netlink | None = None
+
+    def change(self, added: Iterable[Element], removed: Iterable[Element]) -> None:
+        """Remove and add elements in one transaction; it blocks for less than a millisecond.
+
+        Not for two threads at a time. Raises HostError (ENOENT: the table, set or an element to remove is
+        not there), and then nothing was changed.
+        """
+        messages = [_message(_DELETE_ELEMENT, 0, self._table, element) for element in removed]
+        messages += [_message(_NEW_ELEMENT, CREATE, self._table, element) for element in added]
+        if not messages:
+            return
+        if self._channel is None:
+            self._channel = Netlink(NETFILTER)
+        edge = struct.pack("!BBH", 0, 0, _SUBSYSTEM)
+        try:
+            codes = self._channel.batch(Message(_BATCH_BEGIN, 0, edge), messages, Message(_BATCH_END, 0, edge))
+        except BaseException:
+            # Answers to what was sent may still come: they are not for the next one.
+            self.close()
+            raise
+        for message, code in zip(messages, codes, strict=True):
+            if code:
+                self.close()
+                raise HostError("nftables", code, message.subject)
+
+    def close(self) -> None:
+        """Let go of the socket."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
 
 
 def written(element: Element) -> str:

@@ -167,8 +167,9 @@ class Preparing(Protocol):
         """Prepare more in the background, soon."""
 
     async def release(self, network: Network, endpoint: Endpoint) -> None:
-        """As `leave`, for an endpoint whose namespace or tap nobody uses any more: ports and address
-        are free when this returns, device and rules go soon after, many at a time."""
+        """As `leave`, for an endpoint whose namespace or tap nobody uses any more: the address
+        is free when this returns, and the ports are for the next `publish`; device and rules go soon after,
+        many at a time."""
 
     async def close(self) -> None:
         """Let go of sockets and background work; what is on the host stays."""

@@ -96,6 +96,7 @@ class Bridge(NetworkDriver, name="bridge"):
         self._preparing = asyncio.Lock()
         self._waiting: dict[str, asyncio.Task[None]] = {}
         self._working: set[asyncio.Task[None]] = set()
+        self._unpublishing: set[asyncio.Future[None]] = set()
         self._closed = False
 
     async def probe(self) -> str:
@@ -232,7 +233,14 @@ class Bridge(NetworkDriver, name="bridge"):
         side = self._side(network)
         if not ports or network.internal:
             return endpoint
-        held = self._holder.hold([expand(port, side.options.binding) for port in ports])
+        groups = [expand(port, side.options.binding) for port in ports]
+        try:
+            held = self._holder.hold(groups)
+        except Conflict:
+            if not self._unpublishing:
+                raise
+            await asyncio.wait(set(self._unpublishing))
+            held = self._holder.hold(groups)
         published = msgspec.structs.replace(endpoint, ports=(*endpoint.ports, *held))
         try:
             await self._forward(side, published, held)
@@ -340,8 +348,14 @@ class Bridge(NetworkDriver, name="bridge"):
         return list(zip(paths, made, strict=True))
 
     async def release(self, network: Network, endpoint: Endpoint) -> None:
-        """Free ports and address, put the rest on the list of what is taken apart soon."""
-        await self._unpublish(endpoint)
+        """Free the address, put the rest on the list of what is taken apart soon.
+
+        Ports go in the background too; who wants the same ones next waits for that.
+        """
+        if endpoint.ports:
+            task = asyncio.ensure_future(self._logged("unpublish", self._unpublish(endpoint)))
+            self._unpublishing.add(task)
+            task.add_done_callback(self._unpublishing.discard)
         self._give_back(endpoint)
         self._ended.append(endpoint)
         self._later("sweep", 0 if len(self._ended) >= _SWEEP_AT else _SWEEP_SECONDS, self._sweep)
@@ -361,8 +375,12 @@ class Bridge(NetworkDriver, name="bridge"):
     async def _delayed(self, name: str, delay: float, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         await asyncio.sleep(delay)
         self._waiting.pop(name, None)
+        await self._logged(name, work())
+
+    async def _logged(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Background work has nobody to raise to."""
         try:
-            await work()
+            await work
         except BastideError as error:
             log.warning("%s: %s", name.partition(" ")[0], error.message)
 
@@ -371,8 +389,8 @@ class Bridge(NetworkDriver, name="bridge"):
         self._closed = True
         for task in self._waiting.values():
             task.cancel()
-        if self._working:
-            await asyncio.wait(self._working, timeout=5)
+        if running := {*self._working, *self._unpublishing}:
+            await asyncio.wait(running, timeout=5)
         for side in self._sides.values():
             for service in side.services:
                 service.close()
@@ -384,6 +402,7 @@ class Bridge(NetworkDriver, name="bridge"):
         if self._ended:
             with contextlib.suppress(BastideError):
                 await self._sweep()
+        await self._firewall.close()
 
 
 def _target(endpoint: Endpoint, port: Port) -> ipam.Address:
@@ -399,14 +418,12 @@ def _target(endpoint: Endpoint, port: Port) -> ipam.Address:
 def _raise_bridge(network: Network, options: Options, gateways: Sequence[str]) -> None:
     with Netlink() as channel:
         index = links.index_of(options.bridge)
-        if not index:
+        if index:
+            _check_bridge(channel, options.bridge, index)
+        else:
             mac = f"02:42:{hashlib.sha256(network.id.encode()).digest()[:4].hex(':')}"
             channel.request([links.bridge(options.bridge, mac, options.mtu or default_mtu())], tolerated=(_EEXIST,))
             index = links.index_of(options.bridge)
-            if any(":" in gateway for gateway in gateways):
-                prepared.sysctls({f"net/ipv6/conf/{options.bridge}/accept_dad": "0"})
-        else:
-            _check_bridge(channel, options.bridge, index)
         channel.request([links.up(index), *(links.address(index, gateway) for gateway in gateways)])
 
 
@@ -420,10 +437,9 @@ def _lower_bridge(name: str) -> None:
     """Remove a bridge and the devices on it."""
     with Netlink() as channel:
         found = links.all_links(channel)
-        index = next((link.number for link in found if link.name == name and link.kind == "bridge"), 0)
-        if index:
-            doomed = [link.name for link in found if link.master == index]
-            channel.request([links.delete(each) for each in (*doomed, name)], tolerated=(_ENODEV,))
+    index = next((link.number for link in found if link.name == name and link.kind == "bridge"), 0)
+    if index:
+        prepared.remove_devices([*(link.name for link in found if link.master == index), name])
 
 
 def _master(options: Options) -> int:
@@ -433,20 +449,22 @@ def _master(options: Options) -> int:
 
 
 def _join_namespace(options: Options, interface: Interface, path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        with Netlink() as channel:
-            channel.request(_veth(options, interface, _master(options), descriptor))
-    finally:
-        os.close(descriptor)
-    netns.inside(path, lambda: prepared.configure(interface))
+    master = _master(options)
+    with path.open("rb") as namespace, Netlink() as channel:
+        channel.request(_pair(interface, namespace.fileno()))
+        netns.inside(path, lambda: prepared.configure(interface))
+        channel.request(_port(options, interface, master))
 
 
-def _veth(options: Options, interface: Interface, master: int, descriptor: int) -> list[Message]:
+def _pair(interface: Interface, descriptor: int) -> list[Message]:
+    return links.veth(interface.device, interface.mtu, interface.name, interface.mac, descriptor)
+
+
+def _port(options: Options, interface: Interface, master: int) -> list[Message]:
+    own = [cidr.partition("/")[0] for cidr in interface.addresses]
     return [
-        links.veth(interface.device, master, interface.mtu, interface.name, interface.mac, descriptor),
-        links.without_ipv6(interface.device),
-        links.port(interface.device, isolated=not options.icc),
+        *links.enslave(interface.device, master, isolated=not options.icc),
+        *(links.neighbour(master, address, interface.mac) for address in own),
     ]
 
 
@@ -455,22 +473,18 @@ def _prepare_all(options: Options, paths: Sequence[Path], interfaces: Sequence[I
     with Netlink() as channel:
 
         def connect(number: int, descriptor: int) -> None:
-            channel.request(_veth(options, interfaces[number], master, descriptor))
+            channel.request(_pair(interfaces[number], descriptor))
             prepared.configure(interfaces[number])
+            channel.request(_port(options, interfaces[number], master))
 
         prepared.make(paths, connect)
 
 
 def _join_tap(options: Options, interface: Interface, owner: int) -> None:
     tap.make(interface.device, owner)
-    index = links.index_of(interface.device)
     with Netlink() as channel:
-        channel.request(
-            [
-                links.enslave(index, _master(options), interface.mtu),
-                links.port(interface.device, isolated=not options.icc),
-            ]
-        )
+        channel.request([links.without_ipv6(interface.device), links.mtu(interface.device, interface.mtu)])
+        channel.request(_port(options, interface, _master(options)))
 
 
 def _remove_strangers(bridge: str, known: set[str], tag: str) -> None:
@@ -484,7 +498,7 @@ def _remove_strangers(bridge: str, known: set[str], tag: str) -> None:
             if link.name not in known
             and ((master and link.master == master and link.kind in ("veth", "tun")) or _unfinished(link, tag))
         ]
-        channel.request([links.delete(name) for name in doomed], tolerated=(_ENODEV,))
+    prepared.remove_devices(doomed)
 
 
 def _unfinished(link: links.Link, tag: str) -> bool:

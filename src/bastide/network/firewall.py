@@ -126,6 +126,7 @@ class Firewall:
 
     def __init__(self, table: str) -> None:
         self._table = table
+        self._session = nftables.Session(table)
         self._networks: dict[str, BridgeRules] = {}
         self._elements: dict[Element, None] = {}
         self._lock = asyncio.Lock()
@@ -164,12 +165,17 @@ class Firewall:
             async with self._lock:
                 if self._loaded:
                     with contextlib.suppress(HostError):
-                        await blocking(nftables.change, self._table, new, old)
+                        await blocking(self._session.change, new, old)
                         return
             await self.load()
         except BaseException:
             self.forget(new)
             raise
+
+    async def close(self) -> None:
+        """Let go of the kernel; the rules stay."""
+        async with self._lock:
+            await blocking(self._session.close)
 
     async def load(self) -> None:
         """Bring the whole model to the host; calls that come together share one transaction."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from bastide.host.netlink import Message, Netlink
 from bastide.model.config import Settings
 from bastide.model.process import Interface
 
-_ENODEV, _EEXIST = 19, 17
+_ENODEV = 19
 
 # ip_unprivileged_port_start and ping_group_range: what dockerd sets for every container.
 _DEFAULTS = {
@@ -98,9 +98,13 @@ def configure(interface: Interface) -> None:
         channel.request(messages)
 
 
-def remove_devices(names: Sequence[str]) -> None:
-    """Remove devices of the calling thread's namespace; absent ones are no error."""
+def remove_devices(names: Iterable[str]) -> None:
+    """Remove devices of the calling thread's namespace; absent ones are no error. Blocks. Raises HostError."""
     present = [name for name in names if links.index_of(name)]
-    if present:
-        with Netlink() as channel:
+    with Netlink() as channel:
+        if len(present) < 2:
             channel.request([links.delete(name) for name in present], tolerated=(_ENODEV,))
+            return
+        group = secrets.randbelow(1 << 30) + 1
+        channel.request([links.regroup(name, group) for name in present], tolerated=(_ENODEV,))
+        channel.request([links.delete_group(group)], tolerated=(_ENODEV,))
