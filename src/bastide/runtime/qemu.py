@@ -231,6 +231,11 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         self._used.add(key)
         return await self._templates.need(wanted)
 
+    @property
+    def warming(self) -> list[asyncio.Task[None]]:
+        """The images' templates that are being made."""
+        return list(self._warming.values())
+
     async def _warm(self, wanted: Machine, base: Path) -> None:
         """Make an image's own template; when that fails, starts go on without it."""
         try:

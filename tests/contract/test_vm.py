@@ -1,0 +1,287 @@
+"""The VM's wall with real QEMU: what it can reach, what clones share, how it ends, files inside."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import select
+import signal
+import subprocess
+import tarfile
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from tests.contract.test_runtime import Place, read
+
+from bastide.model.config import Settings
+from bastide.model.container import HostConfig
+from bastide.model.errors import GuestError, InvalidArgument, NotFound
+from bastide.runtime import Files, Phase
+from bastide.runtime.qemu import Qemu
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture
+async def vm(settings: Settings) -> AsyncIterator[Place]:
+    made = Place("qemu", settings)
+    probe = await made.runtime.probe()
+    assert probe.usable, probe.reason
+    await made.open()
+    yield made
+    await made.close()
+
+
+def children(pid: int) -> list[int]:
+    """The pids of a process's children."""
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+async def hypervisor(vm: Place, container: str) -> int:
+    """QEMU's pid: the monitor's only child."""
+    (pid,) = children((await vm.runtime.state(container)).pid)
+    return pid
+
+
+def status(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+# -- confinement -------------------------------------------------------------------------------------
+
+
+async def test_what_the_hypervisor_can_reach(vm: Place) -> None:
+    first, _ = await vm.start("sleep", "100")
+    second, _ = await vm.start("sleep", "100")
+    pids = [await hypervisor(vm, container) for container in (first, second)]
+    found = [status(pid) for pid in pids]
+    uids = {entry["Uid"].split()[0] for entry in found}
+    assert len(uids) == 2
+    assert all(int(uid) > vm.settings.vm_uid_base for uid in uids)
+    for pid, entry in zip(pids, found, strict=True):
+        assert len(set(entry["Uid"].split() + entry["Gid"].split())) == 1
+        assert entry["Groups"] == ""
+        assert {int(entry[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {0}
+        assert entry["NoNewPrivs"] == "1"
+        assert entry["Seccomp"] == "2"
+        assert Path(f"/proc/{pid}/ns/net").readlink() != Path("/proc/self/ns/net").readlink()
+        groups = Path(f"/proc/{pid}/cgroup").read_text()
+        assert vm.settings.cgroup_parent in groups
+
+
+async def test_descriptors_of_the_hypervisor(vm: Place) -> None:
+    container, _ = await vm.start("sleep", "100")
+    pid = await hypervisor(vm, container)
+    opened: dict[str, int] = {}
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        flags = Path(f"/proc/{pid}/fdinfo/{entry.name}").read_text().split("flags:", 1)[1].split()[0]
+        target = str(entry.readlink())
+        if target.startswith("/"):
+            opened[target] = max(opened.get(target, 0), int(flags, 8) & os.O_ACCMODE)
+    files = {path: mode for path, mode in opened.items() if not path.startswith("/dev/")}
+    assert {path for path, mode in opened.items() if path.startswith("/dev/")} == {"/dev/null"}
+    writable = [path for path, mode in files.items() if mode != os.O_RDONLY]
+    assert [Path(path).name for path in writable] == ["upper"]
+    readable = {Path(path).name for path in files} - {"upper"}
+    assert {name for name in readable if not name.endswith(".erofs")} <= {"ram", "state"}
+
+
+async def test_a_hypervisor_cannot_alter_the_template(vm: Place) -> None:
+    container, _ = await vm.start("sleep", "100")
+    pid = await hypervisor(vm, container)
+    uid = int(status(pid)["Uid"].split()[0])
+    ram = next(entry for entry in Path(f"/proc/{pid}/fd").iterdir() if entry.readlink().name == "ram")
+    held = os.open(ram, os.O_RDONLY)
+    # What a QEMU that was taken over would try: open its own descriptor again, for writing.
+    again = f"os.open('/proc/self/fd/{held}', os.O_RDONLY); print('read'); os.open('/proc/self/fd/{held}', os.O_RDWR)"
+    tried = await asyncio.to_thread(
+        subprocess.run,
+        ["/usr/bin/python3", "-c", f"import os; {again}"],
+        user=uid,
+        group=uid,
+        extra_groups=[],
+        pass_fds=[held],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    os.close(held)
+    assert tried.stdout == "read\n"
+    assert "PermissionError" in tried.stderr
+
+
+# -- clones ------------------------------------------------------------------------------------------
+
+
+async def test_clones_share_no_secrets(vm: Place) -> None:
+    script = (
+        "cat /proc/sys/kernel/random/uuid /proc/sys/kernel/random/boot_id; head -c 32 /dev/urandom | md5sum; date +%s"
+    )
+    runs = await asyncio.gather(*(vm.run("sh", "-c", script) for _ in range(3)))
+    lines = [out.split() for _, out, _ in runs]
+    for column in range(3):
+        assert len({line[column] for line in lines}) == 3
+    assert all(abs(int(line[-1]) - time.time()) < 30 for line in lines)
+
+
+async def test_an_image_that_is_used_again_gets_a_template_of_its_own(vm: Place) -> None:
+    runtime = vm.runtime
+    assert isinstance(runtime, Qemu)
+    for _ in range(2):
+        assert (await vm.run("true"))[0].code == 0
+    await asyncio.gather(*runtime.warming)
+    ended, out, _ = await vm.run("sh", "-c", "cat /etc/hostname; echo x > /data/new && cat /data/new")
+    assert (ended.code, out) == (0, "x\n")
+    runs = await asyncio.gather(*(vm.run("sh", "-c", "head -c 32 /dev/urandom | md5sum") for _ in range(3)))
+    assert len({out for _, out, _ in runs}) == 3
+    bundle = await vm.bundle("sh", "-c", "cat /data/n; echo again >> /data/n")
+    for expected in ("", "again\n"):
+        await runtime.create(bundle)
+        stdio = await runtime.attach(bundle.id)
+        await runtime.start(bundle.id)
+        assert (await read(stdio))[0] == expected
+        await runtime.wait(bundle.id)
+        await runtime.delete(bundle.id)
+
+
+# -- ends --------------------------------------------------------------------------------------------
+
+
+async def test_guest_panic(vm: Place) -> None:
+    host = HostConfig(privileged=True)
+    container, stdio = await vm.start("sh", "-c", "echo c > /proc/sysrq-trigger; sleep 100", host=host, privileged=True)
+    _, err = await read(stdio)
+    assert "Kernel panic - not syncing: sysrq triggered crash" in err
+    assert err.count("\n") == 1
+    assert (await vm.runtime.wait(container)).code == 255
+    assert (await vm.runtime.state(container)).phase is Phase.STOPPED
+
+
+async def test_hypervisor_killed(vm: Place) -> None:
+    container, stdio = await vm.start("sleep", "100")
+    os.kill(await hypervisor(vm, container), signal.SIGKILL)
+    _, err = await read(stdio)
+    assert err == "bastide: the virtual machine ended before its process: Killed\n"
+    assert (await vm.runtime.wait(container)).code == 137
+    with pytest.raises((NotFound, GuestError)):
+        await vm.exec(container, "true")
+
+
+async def test_monitor_killed_takes_the_hypervisor_along(vm: Place) -> None:
+    container, _ = await vm.start("sleep", "100")
+    pid = await hypervisor(vm, container)
+    handle = os.pidfd_open(pid)
+    os.kill((await vm.runtime.state(container)).pid, signal.SIGKILL)
+    assert (await vm.runtime.wait(container)).code == 137
+    await asyncio.to_thread(select.select, [handle], [], [], 5)
+    os.close(handle)
+    assert not Path(f"/proc/{pid}/exe").exists()
+
+
+async def test_out_of_memory(vm: Place) -> None:
+    ended, _, _ = await vm.run("dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1")
+    assert (ended.code, ended.oom_killed) == (137, True)
+
+
+async def test_a_new_daemon_takes_it_up(vm: Place) -> None:
+    container, _ = await vm.start("sh", "-c", "read line; exit 9", stdin=True)
+    vm.runtime = Qemu(vm.settings)
+    assert (await vm.runtime.state(container)).phase is Phase.RUNNING
+    assert (await vm.exec(container, "echo", "still here"))[1] == "still here\n"
+    stdio = await vm.runtime.attach(container)
+    await stdio.write(b"\n")
+    assert (await vm.runtime.wait(container)).code == 9
+
+
+async def test_a_stopped_guest_does_not_hold_the_daemon(vm: Place) -> None:
+    """A guest whose kernel hangs (here: QEMU stopped) is cut off after a SIGKILL."""
+    container, _ = await vm.start("sleep", "100")
+    os.kill(await hypervisor(vm, container), signal.SIGSTOP)
+    await vm.runtime.kill(container, signal.SIGKILL)
+    async with asyncio.timeout(30):
+        assert (await vm.runtime.wait(container)).code == 137
+
+
+# -- files -------------------------------------------------------------------------------------------
+
+
+def files(vm: Place) -> Files:
+    assert isinstance(vm.runtime, Files)
+    return vm.runtime
+
+
+async def pieces(data: bytes) -> AsyncIterator[bytes]:
+    for at in range(0, len(data), 50_000):
+        yield data[at : at + 50_000]
+
+
+def packed(*entries: tuple[str, bytes, str]) -> bytes:
+    """A tar of files (name, content, "") and links (name, b"", target)."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, content, target in entries:
+            info = tarfile.TarInfo(name)
+            info.size, info.uid, info.mode, info.mtime = len(content), 1234, 0o640, 1_000_000_000
+            if target:
+                info.type, info.linkname = tarfile.SYMTYPE, target
+            tar.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+async def test_files_go_in_and_come_out(vm: Place) -> None:
+    container, _ = await vm.start("sleep", "100")
+    content = os.urandom(3_000_000)
+    long = "d" * 180 + "/" + "f" * 120
+    await files(vm).put_archive(container, "/data", pieces(packed((long, content, ""), ("link", b"", "/etc/passwd"))))
+    data = b"".join([piece async for piece in files(vm).get_archive(container, "/data")])
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        member = tar.getmember(f"data/{long}")
+        assert (member.uid, member.mode, member.mtime) == (1234, 0o640, 1_000_000_000)
+        stream = tar.extractfile(member)
+        assert stream is not None
+        assert stream.read() == content
+        assert tar.getmember("data/link").linkname == "/etc/passwd"
+    assert (await files(vm).stat_path(container, "/data/link"))["linkTarget"] == "/etc/passwd"
+    assert (0, "/data") in await files(vm).changes(container)
+    assert (1, "/data/link") in await files(vm).changes(container)
+
+
+async def test_files_that_are_not_there(vm: Place) -> None:
+    container, _ = await vm.start("sleep", "100")
+    with pytest.raises(NotFound):
+        await files(vm).stat_path(container, "/nothing")
+    with pytest.raises(NotFound):
+        async for _ in files(vm).get_archive(container, "/nothing"):
+            pass
+    with pytest.raises(NotFound):
+        await files(vm).put_archive(container, "/nothing", pieces(packed(("a", b"", ""))))
+
+
+@pytest.mark.parametrize(
+    "archive",
+    [b"no tar at all" * 1000, packed(("../../outside", b"x", "")), packed(("a/../../outside", b"x", ""))],
+)
+async def test_hostile_archives(vm: Place, archive: bytes) -> None:
+    container, _ = await vm.start("sleep", "100")
+    with pytest.raises(InvalidArgument):
+        await files(vm).put_archive(container, "/data", pieces(archive))
+    assert (await vm.exec(container, "true"))[0].code == 0
+
+
+async def test_the_whole_root_without_what_is_mounted(vm: Place) -> None:
+    container, _ = await vm.start("sleep", "100")
+    data = b"".join([piece async for piece in files(vm).get_archive(container, "/")])
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        names = tar.getnames()
+    assert {"bin/busybox", "etc/passwd", "proc", "dev"} <= set(names)
+    assert not [name for name in names if name.startswith(("proc/", "sys/", "dev/"))]
+
+
+async def test_large_output_is_intact(vm: Place) -> None:
+    container, _ = await vm.start("sleep", "100")
+    _, out, _ = await vm.exec(container, "sh", "-c", "seq 1 400000")
+    assert out == "".join(f"{number}\n" for number in range(1, 400001))
