@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from bastide.client import Object
 
 
+_RED, _PLAIN = "\x1b[91m", "\x1b[0m"  # what the classic builder puts around standard error
+
+
 def show(messages: Iterable[Object], descriptor: int = 1, aux: Callable[[Object], None] | None = None) -> None:
     """Print the daemon's messages as they come. `aux` is called with what is meant for programs."""
     if os.isatty(descriptor) and os.environ.get("TERM") not in (None, "", "dumb"):
@@ -34,7 +37,7 @@ def show(messages: Iterable[Object], descriptor: int = 1, aux: Callable[[Object]
 def plain(message: Object) -> str | None:
     """A message as a line for a log; None when it is only a step of a bar or meant for programs."""
     if "stream" in message:
-        return str(message["stream"])
+        return str(message["stream"]).replace(_RED, "").replace(_PLAIN, "")
     if "status" not in message or message.get("progressDetail") or message.get("progress"):
         return None
     prefix = f"{message['id']}: " if message.get("id") else ""
