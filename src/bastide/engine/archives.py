@@ -105,7 +105,9 @@ async def load(images: Images, data: AsyncIterator[bytes], progress: Progress) -
     async with _spool(images, data, _Plain()) as (path, _):
         archive = await in_thread("index", layout.Archive, path)
         try:
-            for found in await blocking(layout.read, archive, images.host):
+            found_images = await blocking(layout.read, archive, images.host)
+            images.check_archive("oci-archive" if any(found.manifest for found in found_images) else "docker-archive")
+            for found in found_images:
                 loaded.append(await _load_one(images, archive, found, progress))
         finally:
             archive.close()

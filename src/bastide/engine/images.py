@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from bastide.engine import archives, remote
+from bastide.engine import archives, remote, trust
 from bastide.engine.archives import Progress
 from bastide.engine.build.state import changes as change
 from bastide.engine.clock import now
@@ -206,6 +206,10 @@ class Images:
 
     # -- archives ------------------------------------------------------------------------------
 
+    def check_archive(self, transport: str) -> None:
+        """That the host's policy takes images from a `docker-archive` or `oci-archive`. Raises PermissionDenied."""
+        trust.check_archive(transport, self.settings.containers_configuration)
+
     async def load(self, data: AsyncIterator[bytes], progress: Progress) -> Sequence[Image]:
         """Load the images of a docker-archive or OCI layout, compressed or not. Raises InvalidArgument, Unsupported."""
         return await archives.load(self, data, progress)
@@ -226,19 +230,24 @@ class Images:
 
     # -- registries ----------------------------------------------------------------------------
 
+    def registries(self) -> Registries:
+        """What the host's configuration says about registries now. Raises InvalidArgument."""
+        return Registries(self.settings.containers_configuration)
+
     async def pull(
         self,
         reference: Reference,
         platform: str = "",
         credentials: Credentials | None = None,
         progress: Progress = _quiet,
+        insecure: Sequence[str] = (),
     ) -> Image:
-        """Pull an image. `platform` is `os/arch[/variant]`, "" for the host's.
+        """Pull an image. `platform` is `os/arch[/variant]`, "" for the host's; `insecure` what not to protect from.
 
         Raises NotFound, Unauthorized, PermissionDenied, Unavailable, InvalidArgument, ResourceExhausted. What was
         fetched before an error is taken up by the next try.
         """
-        return await Pull(self, reference, platform, credentials, progress, Registries()).run()
+        return await Pull(self, reference, platform, credentials, progress, insecure).run()
 
     async def push(self, name: str, tag: str, credentials: Credentials | None, progress: Progress = _quiet) -> None:
         """Push a tag, or every tag of a repository when `tag` is "". Raises NotFound, Unauthorized, Unavailable."""
@@ -246,17 +255,17 @@ class Images:
 
     async def login(self, credentials: Credentials) -> str:
         """Check credentials; gives the identity token to use from now on, "" for none. Raises Unauthorized."""
-        return await remote.login(credentials)
+        return await remote.login(self.registries(), credentials)
 
     async def inspect_remote(self, name: str, credentials: Credentials | None) -> remote.Remote:
         """What a registry says about a reference. Raises NotFound, Unauthorized, Unavailable."""
-        return await remote.look(parse(name).tagged(), credentials)
+        return await remote.look(self.registries(), parse(name).tagged(), credentials)
 
     async def search(
         self, term: str, limit: str, filters: Mapping[str, Sequence[str]], credentials: Credentials | None
     ) -> Sequence[dict[str, Any]]:
         """What a registry's search finds. Raises InvalidArgument, Unavailable."""
-        return await remote.search(term, limit, filters, credentials)
+        return await remote.search(self.registries(), term, limit, filters, credentials)
 
     # -- bring in ------------------------------------------------------------------------------
 
@@ -282,6 +291,7 @@ class Images:
         target: Descriptor,
         layers: Sequence[Descriptor],
         verified: str = "",
+        insecure: Sequence[str] = (),
     ) -> Image:
         """The record of an image whose layers are here, from its documents."""
         config = documents.parse_config(config_bytes)
@@ -298,6 +308,7 @@ class Images:
             history=config.history or [],
             size=self.layers.size(config.rootfs.diff_ids),
             verified=verified,
+            insecure_options=[*insecure],
         )
 
     async def assemble(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bastide.engine.archives import Progress
 from bastide.engine.layers import BlobSource, Lease
+from bastide.engine.trust import UNVERIFIED, Trust, check_words
 from bastide.host.syscalls import blocking
 from bastide.images import auth
 from bastide.images import manifest as documents
@@ -16,7 +17,7 @@ from bastide.images.auth import Credentials
 from bastide.images.digest import digest_of, short
 from bastide.images.manifest import Index, Manifest
 from bastide.images.reference import Reference
-from bastide.images.registries import Endpoint, Registries
+from bastide.images.registries import Endpoint
 from bastide.images.registry import Connection, RegistryError, Repository
 from bastide.model.errors import BastideError, InvalidArgument, NotFound, Unauthorized, Unavailable
 from bastide.model.image import Descriptor, Image, Platform
@@ -60,13 +61,18 @@ class Pull:
         platform: str,
         credentials: Credentials | None,
         progress: Progress,
-        registries: Registries,
+        insecure: Sequence[str] = (),
     ) -> None:
         self._images, self._reference, self._progress = images, reference.tagged(), progress
         self._platform = documents.parse_platform(platform, images.host) if platform else images.host
         self._explicit = bool(platform)
         self._credentials = credentials
-        self._registries = registries
+        self._registries = images.registries()
+        check_words(insecure)
+        self._insecure = [*insecure]
+        self._trust = (
+            Trust(self._reference, images.settings.containers_configuration) if UNVERIFIED not in insecure else None
+        )
 
     async def run(self) -> Image:
         """Pull; gives the image. Raises NotFound, Unauthorized, PermissionDenied, Unavailable, InvalidArgument, …"""
@@ -109,6 +115,8 @@ class Pull:
         if isinstance(document, Index):
             raise InvalidArgument("manifest list is nested too deeply")
         documents.check_runnable(document)
+        digests = [*dict.fromkeys((digest_of(manifest_bytes), digest_of(target_bytes)))]
+        verified = await self._trust.check(repository, digests) if self._trust else ""
         await lease.add(digest_of(target_bytes), digest_of(manifest_bytes), document.config.digest)
         config_bytes = await self._config(repository, document)
         diff_ids = documents.parse_config(config_bytes).rootfs.diff_ids
@@ -117,7 +125,7 @@ class Pull:
         if self._explicit:
             self._check_platform(documents.parse_config(config_bytes).platform)
         await self._layers(repository, lease, document.layers, diff_ids)
-        return await self._record(config_bytes, manifest_bytes, target_bytes, document)
+        return await self._record(config_bytes, manifest_bytes, target_bytes, document, verified)
 
     def _check_platform(self, found: Platform) -> None:
         if documents.rank(self._platform, found) < 0:
@@ -186,7 +194,7 @@ class Pull:
         await self._images.layers.ensure(layer, diff_id, _source(repository, layer, report), begun)
         self._tell(layer, "Already exists" if known else "Pull complete")
 
-    async def _record(self, config: bytes, manifest: bytes, target: bytes, document: Manifest) -> Image:
+    async def _record(self, config: bytes, manifest: bytes, target: bytes, document: Manifest, verified: str) -> Image:
         images, reference = self._images, self._reference
         for data in (manifest, target):
             await blocking(images.content.add, data)
@@ -194,9 +202,10 @@ class Pull:
         names = [reference.with_digest(digest)] + ([reference.with_tag(reference.tag)] if not reference.digest else [])
         before = images.find(str(reference))
         target_descriptor = documents.make_descriptor(target)
-        image = images.record(
-            images.build_record(config, documents.make_descriptor(manifest), target_descriptor, document.layers), names
+        image = images.build_record(
+            config, documents.make_descriptor(manifest), target_descriptor, document.layers, verified, self._insecure
         )
+        images.record(image, names)
         images.event("pull", reference.familiar, image)
         fresh = before is None or before.id != image.id or before.target.digest != digest
         self._progress({"status": f"Digest: {digest}"})

@@ -40,9 +40,8 @@ class Remote(msgspec.Struct, frozen=True):
     platforms: list[Platform]
 
 
-async def look(reference: Reference, credentials: Credentials | None) -> Remote:
+async def look(registries: Registries, reference: Reference, credentials: Credentials | None) -> Remote:
     """What a registry says about a reference. Raises NotFound, Unauthorized, Unavailable."""
-    registries = Registries()
     async with Connection(registries) as connection:
         endpoint = registries.endpoints(reference)[-1]
         repository = await open_repository(connection, endpoint, reference, credentials)
@@ -60,13 +59,12 @@ async def look(reference: Reference, credentials: Credentials | None) -> Remote:
     return Remote(descriptor, platforms)
 
 
-async def login(credentials: Credentials) -> str:
+async def login(registries: Registries, credentials: Credentials) -> str:
     """Check credentials against a registry; gives an identity token, "" for none. Raises Unauthorized, Unavailable."""
     address = credentials.serveraddress.strip() or "https://index.docker.io/v1/"
     host = URL(address if "://" in address else f"https://{address}").authority
     if host in ("index.docker.io", "docker.io"):
         host = DEFAULT_DOMAIN
-    registries = Registries()
     given = credentials.unpacked()
     if given.empty:
         raise Unauthorized(f"no user name and password for registry {host} were given")
@@ -95,7 +93,7 @@ async def push(images: Images, name: str, tag: str, credentials: Credentials | N
         wanted = images.tags_of(repository)
     if not wanted:
         raise NotFound(f"An image does not exist locally with the tag: {repository.familiar_name}")
-    registries = Registries()
+    registries = images.registries()
     progress({"status": f"The push refers to repository [{repository.name}]"})
     async with Connection(registries) as connection:
         endpoint = registries.endpoints(repository, push=True)[-1]
@@ -198,7 +196,7 @@ class _Results(msgspec.Struct, frozen=True):
 
 
 async def search(
-    term: str, limit: str, filters: Mapping[str, Sequence[str]], credentials: Credentials | None
+    registries: Registries, term: str, limit: str, filters: Mapping[str, Sequence[str]], credentials: Credentials | None
 ) -> Sequence[dict[str, Any]]:
     """Ask Docker Hub, or the registry that the term begins with, in the old index's way.
 
@@ -215,7 +213,7 @@ async def search(
         url, words = f"https://{host}/v1/search", rest
     given = credentials.unpacked() if credentials else await auth.find(DEFAULT_DOMAIN, "search")
     headers = {"Authorization": given.basic()} if given and given.username and url == _SEARCH else {}
-    data = await fetch(Registries(), URL(url).with_query(q=words, n=str(count)), headers)
+    data = await fetch(registries, URL(url).with_query(q=words, n=str(count)), headers)
     try:
         found = msgspec.json.decode(data, type=_Results).results
     except msgspec.MsgspecError as error:

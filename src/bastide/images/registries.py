@@ -9,7 +9,6 @@ from __future__ import annotations
 import ipaddress
 import ssl
 import tomllib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,7 @@ import msgspec
 from bastide.images.reference import DEFAULT_DOMAIN, Reference
 from bastide.model.errors import InvalidArgument, PermissionDenied
 
-CONFIGURATION = Path("/etc/containers/registries.conf")
-CERTIFICATES = (Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
+_DOCKERS_CERTIFICATES = Path("/etc/docker/certs.d")
 HUB = "registry-1.docker.io"
 """The host that serves docker.io."""
 
@@ -50,12 +48,15 @@ def is_loopback(host: str) -> bool:
 
 
 class Registries:
-    """What registries.conf and the files in its `.d` say; the later file replaces entries of the same prefix."""
+    """What `registries.conf` in a folder and the files in its `.d` say, and the certificates in `certs.d`.
 
-    def __init__(self, configuration: Path = CONFIGURATION, certificates: Sequence[Path] = CERTIFICATES) -> None:
-        self._certificates = certificates
+    A later file replaces entries of the same prefix.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._certificates = (folder / "certs.d", _DOCKERS_CERTIFICATES)
         self._entries: dict[str, dict[str, Any]] = {}
-        drop_ins = configuration.with_name(configuration.name + ".d")
+        configuration, drop_ins = folder / "registries.conf", folder / "registries.conf.d"
         for path in [configuration, *(sorted(drop_ins.glob("*.conf")) if drop_ins.is_dir() else [])]:
             self._read(path)
 
@@ -96,7 +97,7 @@ class Registries:
             return [_endpoint(reference.name, False, False)]
         prefix, entry = found
         if entry.get("blocked"):
-            raise PermissionDenied(f"registry {prefix} is blocked in {CONFIGURATION.name}")
+            raise PermissionDenied(f"registry {prefix} is blocked in registries.conf")
         places = []
         for mirror in entry.get("mirror", []) if not push else []:
             which = mirror.get("pull-from-mirror", "digest-only" if entry.get("mirror-by-digest-only") else "all")

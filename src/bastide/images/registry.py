@@ -23,6 +23,7 @@ from bastide.images.registries import Endpoint, Registries
 from bastide.model.errors import (
     BastideError,
     InvalidArgument,
+    NotFound,
     PermissionDenied,
     ResourceExhausted,
     Unauthorized,
@@ -395,11 +396,13 @@ class Repository:
 
 
 async def fetch(registries: Registries, url: URL, headers: Mapping[str, str], limit: int = DOCUMENT_LIMIT) -> bytes:
-    """A small document from an HTTPS server that is no registry. Raises Unavailable, InvalidArgument."""
+    """A small document from an HTTPS server that is no registry. Raises NotFound, Unavailable, InvalidArgument."""
     async with Connection(registries) as connection:
         try:
             context = connection.tls(_host_port(url), False)
             async with connection.session.get(url, headers=headers, ssl=context, allow_redirects=False) as response:
+                if response.status == 404:
+                    raise NotFound(f"{url.host} has no {url.path}")
                 if response.status != 200:
                     raise Unavailable(f"{url.host} answered with HTTP status {response.status}")
                 return await _limited(response, limit)

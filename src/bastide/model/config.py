@@ -29,6 +29,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     prepared_namespaces: int = 4
     """How many network namespaces on the default bridge are kept ready for the next starts."""
 
+    containers_configuration: Path = Path("/etc/containers")
+    """Where registries.conf(.d), policy.json, registries.d and certs.d are, shared with podman and skopeo."""
+
     cgroup_parent: str = "bastide"
     runtime: str = ""
     """Runtime of a container where none is named; empty: the first one that probes well."""

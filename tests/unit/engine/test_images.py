@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import gzip
-import os
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
+from tests.image_world import World
 from tests.registry_double import (
     INDEX,
-    Folder,
     RegistryDouble,
     cut_after,
     layer_tar,
@@ -23,14 +20,9 @@ from tests.registry_double import (
     whole_or_part,
 )
 
-from bastide.engine.events import Events
-from bastide.engine.images import Images
-from bastide.engine.state import Store
 from bastide.images import archive as archives
-from bastide.images import registry as registries
 from bastide.images.auth import Credentials
 from bastide.images.reference import parse
-from bastide.model.config import Settings
 from bastide.model.errors import (
     Conflict,
     InvalidArgument,
@@ -40,67 +32,8 @@ from bastide.model.errors import (
     Unauthorized,
     Unavailable,
 )
-from bastide.model.image import Image
 
 SMALL = layer_tar({"etc/motd": b"hello"})
-
-
-class World:
-    """Images of one daemon over folders, and a registry."""
-
-    def __init__(self, place: Path, registry: RegistryDouble) -> None:
-        self.place, self.registry = place, registry
-        self.used: dict[str, list[str]] = {}
-        self.running: set[str] = set()
-        self.snapshotter = Folder(place / "layers")
-        self.told: list[dict[str, Any]] = []
-        self.open()
-
-    def open(self) -> None:
-        """As after a start of the daemon."""
-        self.store = Store(self.place / "data")
-        self.events = Events()
-        self.images = Images(
-            Settings(data_root=self.place / "data"),
-            self.store,
-            self.events,
-            {"overlay": self.snapshotter},
-            lambda: self.used,
-            lambda: self.running,
-        )
-
-    async def restart(self) -> None:
-        """Stop and start."""
-        await self.close()
-        self.open()
-
-    async def close(self) -> None:
-        await self.images.close()
-        self.store.close()
-
-    async def pull(self, name: str = "app:latest", platform: str = "", auth: Credentials | None = None) -> Image:
-        reference = parse(f"{self.registry.host}/{name}")
-        return await self.images.pull(reference, platform, auth, self.told.append)
-
-    def layers(self) -> list[str]:
-        """What is unpacked."""
-        return sorted(os.listdir(self.snapshotter.place)) if self.snapshotter.place.exists() else []
-
-    def nothing(self) -> bool:
-        """Whether no image and no layer is there."""
-        return not self.images.list() and not self.layers()
-
-
-@pytest.fixture
-async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    monkeypatch.setattr(registries, "FIRST_PAUSE", 0.01)
-    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(tmp_path / "none.json"))
-    registry = RegistryDouble()
-    await registry.start()
-    made = World(tmp_path, registry)
-    yield made
-    await made.close()
-    await registry.close()
 
 
 # -- pull ----------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ def registries(tmp_path: Path) -> Registries:
     (tmp_path / "registries.conf").write_text(CONF)
     (tmp_path / "registries.conf.d").mkdir()
     (tmp_path / "registries.conf.d" / "1.conf").write_text('[[registry]]\nlocation="more.example"\ninsecure=true\n')
-    return Registries(tmp_path / "registries.conf", [tmp_path / "certs.d"])
+    return Registries(tmp_path)
 
 
 def places(registries: Registries, name: str) -> list[tuple[str, str, bool]]:
@@ -84,7 +84,7 @@ def test_no_file_at_all(tmp_path: Path) -> None:
 def test_broken_file(tmp_path: Path, text: str) -> None:
     (tmp_path / "registries.conf").write_text(text)
     with pytest.raises(InvalidArgument, match=r"registries\.conf"):
-        Registries(tmp_path / "registries.conf")
+        Registries(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -228,7 +228,8 @@ async def create(request: web.Request) -> web.StreamResponse:
         if tag:
             reference = reference.with_digest(tag) if tag.startswith("sha256:") else reference.with_tag(tag)
         platform, auth = query.get("platform", ""), credentials(request)
-        return await _report(request, lambda report: images.pull(reference, platform, auth, report))
+        insecure = [word for value in query.getall("insecure-options", []) for word in value.split(",") if word]
+        return await _report(request, lambda report: images.pull(reference, platform, auth, report, insecure))
     source = query.get("fromSrc", "")
     if not source:
         raise InvalidArgument("nothing to create an image from: fromImage or fromSrc is needed")
