@@ -235,6 +235,13 @@ IMAGES = (
         answer="lines of Progress",
         state="the classic builder; BuildKit sessions are refused",
     ),
+    Operation(
+        "POST",
+        "/build/secrets",
+        "Hand over values for RUN --mount=type=secret",
+        state="whole (bastide's own)",
+        body="any",
+    ),
     Operation("POST", "/build/prune", "Remove build cache", "all:boolean", answer="BuildPruned"),
     Operation("GET", "/distribution/{name}/json", "What a registry has", answer="Distribution", refusals=(401, 404)),
 )
