@@ -23,7 +23,7 @@ def port(client: Client, options: Options) -> int:
     inner, _, protocol = wanted[0].partition("/")
     bindings = published.get(f"{inner}/{protocol or 'tcp'}")
     if not bindings:
-        raise CommandError(f"Error: No public port '{inner}/{protocol or 'tcp'}' published for {name}")
+        raise CommandError(f"Error: No public port '{wanted[0]}' published for {name}")
     for binding in bindings:
         text.out(_place(binding))
     return 0
