@@ -16,7 +16,7 @@ from tests.contract.place import Place, feed, line, read
 
 from bastide import runtime as runtimes
 from bastide.model.config import Settings
-from bastide.model.container import HostConfig
+from bastide.model.container import HostConfig, Isolation
 from bastide.model.errors import BastideError, NotFound, PermissionDenied
 from bastide.model.process import Process, TerminalSize
 from bastide.runtime import (
@@ -313,6 +313,13 @@ async def test_who_it_is(place: Place) -> None:
     assert (await place.run("id", user="1234:more"))[1] == "uid=1234 gid=3000(more) groups=3000(more)\n"
     assert (await place.run("sh", "-c", "echo $HOME", user="web"))[1] == "/home/web\n"
     assert (await place.run("sh", "-c", "pwd; echo $A", cwd="/tmp", env=("PATH=/bin", "A=1")))[1] == "/tmp\n1\n"
+
+
+async def test_whose_kernel_it_is(place: Place) -> None:
+    """Containers share the host's; every other wall brings its own."""
+    _, out, _ = await place.run("uname", "-rv")
+    host = f"{os.uname().release} {os.uname().version}\n"
+    assert (out == host) is (place.runtime.isolation is Isolation.CONTAINER)
 
 
 async def test_after_a_restart_of_the_daemon(place: Place, settings: Settings) -> None:

@@ -46,13 +46,16 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     size: TerminalSize | None = None
     console_socket: bool = True
     """Whether the runtime hands a terminal over in the foreground; else it copies to one of ours."""
+    pid_option: str = "--pid-file"
+    terminal_options: tuple[str, ...] = ()
+    """What the runtime is told with a terminal of ours."""
 
 
 class Foreground:
     """A process that was started by `start`. Await `wait`, and `close` it when its exit code was taken."""
 
-    def __init__(self, child: Child, handle: Handle | None, stdio: _Streams, *, console_socket: bool) -> None:
-        self._child, self._handle, self.stdio = child, handle, stdio
+    def __init__(self, child: Child, pid: int, handle: Handle | None, stdio: _Streams, *, console_socket: bool) -> None:
+        self._child, self.pid, self._handle, self.stdio = child, pid, handle, stdio
         self._console_socket = console_socket
 
     async def wait(self) -> int:
@@ -85,7 +88,7 @@ async def start(order: Order, spawner: Spawner) -> Foreground:
     spec = order.directory / f"{order.id}.json"
     pid_file = order.directory / f"{order.id}.pid"
     spec.write_bytes(order.process)
-    argv = [*order.argv, "exec", "--process", str(spec), "--pid-file", str(pid_file)]
+    argv = [*order.argv, "exec", "--process", str(spec), order.pid_option, str(pid_file)]
     try:
         with Watch(order.directory) as watch:
             if order.terminal and not order.console_socket:
@@ -104,7 +107,8 @@ async def start(order: Order, spawner: Spawner) -> Foreground:
             raise await _failure(order, child, streams)
         if order.size is not None and order.terminal:
             streams.resize(order.size)
-        return Foreground(child, _handle(pid_file, child), streams, console_socket=order.console_socket)
+        pid = _pid(pid_file)
+        return Foreground(child, pid, _handle(pid, child), streams, console_socket=order.console_socket)
     finally:
         spec.unlink(missing_ok=True)
         pid_file.unlink(missing_ok=True)
@@ -132,11 +136,19 @@ async def _failure(order: Order, child: Child, streams: _Streams) -> BastideErro
     return refusal(said.decode(errors="replace"), order.command, "exec")
 
 
-def _handle(pid_file: Path, child: Child) -> Handle | None:
+def _pid(pid_file: Path) -> int:
+    """What the runtime wrote: a pid of the host, or of the kernel that it brings; 0 when nothing yet."""
+    try:
+        return int(pid_file.read_text())
+    except (ValueError, OSError):
+        return 0
+
+
+def _handle(pid: int, child: Child) -> Handle | None:
     """The process in the container, a child of the runtime's own process; None when it has ended already."""
     try:
-        handle = Handle.open(int(pid_file.read_text()))
-    except (ValueError, OSError, NotFound):
+        handle = Handle.open(pid)
+    except NotFound:
         return None
     if parent(handle.pid) == child.pid:
         return handle
@@ -196,7 +208,9 @@ async def _on_own_terminal(argv: list[str], order: Order, spawner: Spawner) -> t
     if order.size is not None:
         streams.resize(order.size)
     try:
-        child = await spawner.spawn([*argv, "--tty", order.container], stdin=slave, stdout=slave, stderr=slave)
+        child = await spawner.spawn(
+            [*argv, *order.terminal_options, order.container], stdin=slave, stdout=slave, stderr=slave
+        )
     except BaseException:
         await streams.close()
         raise

@@ -16,7 +16,7 @@ from bastide.model.process import Process
 from bastide.runtime.refusals import refusal
 
 
-def check(root: int, process: Process) -> BastideError | None:
+def check(root: int, process: Process, verb: str = "exec") -> BastideError | None:
     """The error that starting the command would end in; None when it may well start. `root`: the tree."""
     command = process.args[0]
     if "/" in command:
@@ -29,7 +29,7 @@ def check(root: int, process: Process) -> BastideError | None:
         found = next((look for look in looks if look != errno.ENOENT), errno.ENOENT)
     if found == 0:
         return None
-    return refusal(f"executable: {os.strerror(found).lower()}", command, "exec")
+    return refusal(f"executable: {os.strerror(found).lower()}", command, verb)
 
 
 def _look(root: int, path: str) -> int:

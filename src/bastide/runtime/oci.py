@@ -72,11 +72,16 @@ class _Linux(msgspec.Struct, frozen=True):
     cgroup: str = msgspec.field(name="cgroupsPath", default="")
 
 
+class _Root(msgspec.Struct, frozen=True):
+    path: str = ""
+
+
 class _Config(msgspec.Struct, frozen=True):
     """What is read back from a container's config.json."""
 
     process: _Process = _Process()
     linux: _Linux = _Linux()
+    root: _Root = _Root()
 
 
 class OCI(Runtime):
@@ -88,6 +93,9 @@ class OCI(Runtime):
     """Whether the program takes a filter that is compiled already."""
     console_socket: ClassVar[bool] = True
     """Whether its `exec` hands the terminal over in the foreground too."""
+    pid_option: ClassVar[str] = "--pid-file"
+    terminal_options: ClassVar[tuple[str, ...]] = ()
+    """What else its `exec` is told when it is given a terminal of ours."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
@@ -279,7 +287,7 @@ class OCI(Runtime):
         config = self._config(container).process
         main = self._process(container)
         try:
-            tree = Path(f"/proc/{main.pid}/root")
+            tree = self._tree(container, main)
             section = spec.process(process, tree, self._host)
             with root_of(tree) as root:
                 error = lookup.check(root, process)
@@ -301,10 +309,16 @@ class OCI(Runtime):
             stdin=process.stdin,
             size=process.size,
             console_socket=self.console_socket,
+            pid_option=self.pid_option,
+            terminal_options=self.terminal_options,
         )
         started = await foreground.start(order, self._spawner)
         self._execs[container, exec_id] = started
         return started.stdio
+
+    def _tree(self, container: str, main: Handle) -> Path:
+        """Where the container's files are seen as it sees them."""
+        return Path(f"/proc/{main.pid}/root")
 
     def _exec(self, container: str, exec_id: str) -> foreground.Foreground:
         try:
@@ -381,11 +395,14 @@ class OCI(Runtime):
         except NotFound:
             return RuntimeState(phase=Phase.STOPPED, exit_code=code, oom_killed=group.oom_kills() > 0)
         handle.close()
-        if (self._state / container / "exec.fifo").exists():
+        phase = Phase.PAUSED if group.frozen() else Phase.RUNNING
+        if self._waits(container):
             phase = Phase.CREATED
-        else:
-            phase = Phase.PAUSED if group.frozen() else Phase.RUNNING
         return RuntimeState(phase=phase, pid=handle.pid, oom_killed=group.oom_kills() > 0)
+
+    def _waits(self, container: str) -> bool:
+        """Whether the main process waits for its start: both programs remove the fifo that it waits at."""
+        return (self._state / container / "exec.fifo").exists()
 
     async def delete(self, container: str) -> None:
         """See the contract."""
@@ -422,6 +439,10 @@ class OCI(Runtime):
         """Remove what the program keeps about it."""
         if (self._state / container).exists():
             await self._run("delete", "--force", container)
+
+    def _config_root(self, container: str) -> Path:
+        """The root as the host has it."""
+        return Path(self._config(container).root.path)
 
     # -- features ------------------------------------------------------------------------------
 
@@ -547,3 +568,4 @@ class Runc(OCI, name="runc", isolation=Isolation.CONTAINER):
 
     package = "runc"
     console_socket = False
+    terminal_options = ("--tty",)
