@@ -55,7 +55,7 @@ class Engine:
         creator = Creator(settings, self.ledger, self.backends, self.images, self.networks, self.volumes)
         self.containers = Containers(settings, self.ledger, self.backends, self.networks, creator, self.lifecycle)
         self.builder = Builder(settings, self.store, self.images, self.containers, creator, self.ledger, self.backends)
-        self.committer = Committer(settings, self.images, self.containers, self.ledger, self.backends)
+        self.committer = Committer(self.ledger, self.backends, self.containers, self.images)
         self.execs = Execs(self.ledger, self.backends, self.tasks)
         self.system = System(settings, self)
         self.snapshots = Snapshots(settings, self.store, self.ledger, self.backends, self.lifecycle)
