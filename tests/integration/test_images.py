@@ -249,3 +249,19 @@ def test_layers_follow_the_containers(engine: Daemon, registry: Registry, archiv
     assert "conflict: unable to remove repository reference" in refused.stderr
     engine.ok("rmi", "-f", reference)
     assert engine.ok("start", "-a", "left") == "alive"
+
+
+def test_other_users_of_the_host_reach_no_file(engine: Daemon, archive: Path) -> None:
+    """A program of an image that sets the user id is nobody's way to become root (CVE-2021-41091)."""
+    engine.ok("load", "-i", str(archive))
+    engine.ok("run", "-d", "--name", "up", "--network", "none", "busybox", "sleep", "100")
+    engine.base.chmod(0o755)
+    (layer,) = inspect(engine, "busybox")["RootFS"]["Layers"]
+    places = [engine.data / "overlay" / "layers" / layer[7:], engine.run_root / "roots" / engine.inspect("up")["Id"]]
+    for place in places:
+        assert (place / "bin" / "busybox").exists()
+        with pytest.raises(PermissionError):
+            subprocess.run([place / "bin" / "busybox", "true"], user=65534, group=65534, extra_groups=[], check=False)
+    blob = next((engine.data / "content" / "blobs" / "sha256").iterdir())
+    read = subprocess.run(["cat", blob], user=65534, group=65534, extra_groups=[], capture_output=True, check=False)
+    assert b"Permission denied" in read.stderr

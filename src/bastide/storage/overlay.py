@@ -53,7 +53,9 @@ class Overlay(Snapshotter, name="overlay"):
         if self._ready:
             return
         for folder in (self._layers, self._snapshots, self._staging, self._roots):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o711)
+            # Images hold programs that set the user id: no other user of the host may reach them (CVE-2021-41091).
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            folder.chmod(0o700)
         for number in ("0", "1"):
             (self._home / "empty" / number).mkdir(parents=True, exist_ok=True)
         self._trash.open()
