@@ -157,7 +157,9 @@ class Builder:
             until.push_async_callback(workshop.close)
             mounts = Mounts(options, self._run / build, scratch, self._caches)
             until.push_async_callback(mounts.close)
-            runner = Runner(build, options, self._containers, self._creator, self._ledger, snapshotter, workshop)
+            runner = Runner(
+                build, options, self._containers, self._creator, self._ledger, self._backends, snapshotter, workshop
+            )
             resolve = self._resolver(options)
             stages = Stages(parsed, target, platform, resolve, output, lease, workshop, _labels(options))
             tools = Tools(

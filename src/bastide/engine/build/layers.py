@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from bastide.engine.layers import Layers, Lease
+from bastide.engine.guest_layer import pack_guest
+from bastide.engine.layers import Layers, Lease, no_source
 from bastide.host.syscalls import blocking
 from bastide.images.changes import Packed, pack_changes
 from bastide.images.threads import in_thread
 from bastide.model.errors import Unsupported
 from bastide.model.process import DirectoryRoot
+from bastide.runtime import Files
 from bastide.storage import Snapshotter, Trees
 
 
@@ -80,6 +82,22 @@ class Workshop:
             return packed
         finally:
             # It is a blob by now, unless something went wrong or the layer was known.
+            await blocking(path.unlink, missing_ok=True)
+
+    async def take_guest(self, guest: Files, container: str) -> Packed | None:
+        """What changed in a running container that only its runtime reaches, as a layer of the store."""
+        path, file = self._layers.content.spool()
+        try:
+            with file:
+                packed = await pack_guest(guest, container, file, self._compression)
+            if not packed.entries:
+                return None
+            await self._lease.add(packed.descriptor.digest, packed.diff_id)
+            if not self._layers.content.has(packed.descriptor.digest):
+                await blocking(self._layers.content.adopt, path, packed.descriptor.digest)
+            await self._layers.ensure(packed.descriptor, packed.diff_id, no_source)
+            return packed
+        finally:
             await blocking(path.unlink, missing_ok=True)
 
     async def close(self) -> None:

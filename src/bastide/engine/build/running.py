@@ -1,4 +1,8 @@
-"""RUN: a container over the layers so far, run to its end; what it changed becomes a layer."""
+"""RUN: a container over the layers so far, run to its end; what it changed becomes a layer.
+
+Where only the runtime reaches a container's files (a VM), the container waits while the command runs in it
+as a second process, and its agent is asked what changed before the whole goes down.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,10 @@ import codecs
 import os
 from collections.abc import Sequence
 
+import msgspec
+
+from bastide.engine import bundle as bundles
+from bastide.engine.backends import Backends
 from bastide.engine.build.layers import Workshop
 from bastide.engine.build.options import Options
 from bastide.engine.build.output import Voice
@@ -22,7 +30,7 @@ from bastide.model.container import NEVER, Config, Container, HealthConfig, Host
 from bastide.model.errors import BastideError, Conflict, NotFound, Unsupported
 from bastide.model.image import Descriptor, Image
 from bastide.model.process import DirectoryRoot
-from bastide.runtime import Stdio, Stream
+from bastide.runtime import Feature, Files, Runtime, Stdio, Stream
 from bastide.storage import Snapshotter, Trees
 
 ANNOTATION = "bastide.build"
@@ -48,11 +56,13 @@ class Runner:
         containers: Containers,
         creator: Creator,
         ledger: Ledger,
+        backends: Backends,
         snapshotter: Snapshotter,
         workshop: Workshop,
     ) -> None:
         self._build, self._options = build, options
         self._containers, self._creator, self._ledger = containers, creator, ledger
+        self._backends = backends
         self._snapshotter, self._workshop = snapshotter, workshop
 
     async def run(
@@ -68,24 +78,46 @@ class Runner:
 
         Raises StepFailed, and what making and starting a container raises. The container is gone after.
         """
-        container = await self._creator.create_step(
-            _image(state), self._config(state, words, env), self._host(mounts, network)
-        )
+        runtime = await self._backends.choose(self._options.isolation, "")
+        outside = runtime.snapshotter == self._snapshotter.name
+        config = self._config(state, words, env)
+        if not outside:
+            config = _waiting(config, state, runtime)
+        container = await self._creator.create_step(_image(state), config, self._host(mounts, network))
         try:
-            if container.snapshotter != self._snapshotter.name:
-                raise Unsupported(
-                    f"isolation {container.isolation} keeps a step's files where no layer can be made of them"
-                )
-            stubs = await self._stubs(container)
-            voice.say(f" ---> Running in {container.id[:12]}\n")
-            code = await self._to_its_end(container, voice)
-            if code:
-                raise StepFailed(f"The command '{' '.join(words)}' returned a non-zero code: {code}", code)
-            packed = await self._take(container, stubs)
+            if outside:
+                packed = await self._outside(container, words, voice)
+            else:
+                packed = await self._inside(container, runtime, words, voice)
         finally:
             await asyncio.shield(self._remove(container))
         voice.say(f" ---> Removed intermediate container {container.id[:12]}\n")
         return packed
+
+    async def _outside(self, container: Container, words: Sequence[str], voice: Voice) -> Packed | None:
+        """The command is the container's own process; its files lie on the host."""
+        stubs = await self._stubs(container)
+        voice.say(f" ---> Running in {container.id[:12]}\n")
+        _judge(words, await self._to_its_end(container, voice))
+        return await self._take(container, stubs)
+
+    async def _inside(
+        self, container: Container, runtime: Runtime, words: Sequence[str], voice: Voice
+    ) -> Packed | None:
+        """The command is one more process of a container that waits; the runtime tells what changed."""
+        assert isinstance(runtime, Files)
+        process = msgspec.structs.replace(bundles.main_process(container), args=tuple(words), stdin=False)
+        voice.say(f" ---> Running in {container.id[:12]}\n")
+        await self._containers.start(container.id)
+        name = os.urandom(8).hex()
+        streams = await runtime.exec(container.id, name, process)
+        try:
+            await _copy(streams, voice)
+            ended = await runtime.wait(container.id, name)
+        finally:
+            await streams.close()
+        _judge(words, ended.code)
+        return await self._workshop.take_guest(runtime, container.id)
 
     def _config(self, state: State, words: Sequence[str], env: Sequence[str]) -> Config:
         return Config(
@@ -166,6 +198,19 @@ class Runner:
             await self._containers.remove(container.id, force=True, volumes=True)
         except (NotFound, Conflict):
             return
+
+
+def _judge(words: Sequence[str], code: int) -> None:
+    """Raise StepFailed, in Docker's words, for any code but 0."""
+    if code:
+        raise StepFailed(f"The command '{' '.join(words)}' returned a non-zero code: {code}", code)
+
+
+def _waiting(config: Config, state: State, runtime: Runtime) -> Config:
+    """The same container with a main process that waits for input that never comes. Raises Unsupported."""
+    if Feature.FILES not in runtime.features or not isinstance(runtime, Files):
+        raise Unsupported(f"isolation {runtime.isolation} keeps a step's files where no layer can be made of them")
+    return msgspec.structs.replace(config, cmd=[*state.shell, "read _"], open_stdin=True)
 
 
 def _image(state: State) -> Image:
