@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("bastide.network")
 
+PORT = 53
+"""Where other resolvers are asked."""
 TTL = 30
 """Seconds that a container's name may be remembered; short, for addresses change hands."""
 _IN_FLIGHT, _IN_FLIGHT_EACH = 512, 64
@@ -294,7 +296,7 @@ class _Question(asyncio.DatagramProtocol):
 
 async def _by_datagram(wire: bytes, server: str) -> bytes:
     loop = asyncio.get_running_loop()
-    transport, asked = await loop.create_datagram_endpoint(lambda: _Question(wire), remote_addr=(server, 53))
+    transport, asked = await loop.create_datagram_endpoint(lambda: _Question(wire), remote_addr=(server, PORT))
     try:
         return wire[:2] + (await asked.reply)[2:]
     finally:
@@ -302,7 +304,7 @@ async def _by_datagram(wire: bytes, server: str) -> bytes:
 
 
 async def _by_stream(wire: bytes, server: str) -> bytes:
-    reader, writer = await asyncio.open_connection(server, 53)
+    reader, writer = await asyncio.open_connection(server, PORT)
     try:
         writer.write(struct.pack("!H", len(wire)) + wire)
         size = struct.unpack("!H", await reader.readexactly(2))[0]

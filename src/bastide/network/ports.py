@@ -12,6 +12,7 @@ import functools
 import ipaddress
 import logging
 import socket
+import struct
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -201,21 +202,21 @@ class Connections:
         """Carry one connection both ways until both sides have ended."""
         task = asyncio.current_task()
         if task is None or len(self._tasks) >= _CONNECTIONS:
-            writer.transport.abort()
+            _reset(writer)
             return
         self._tasks.add(task)
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
                 inner_reader, inner_writer = await asyncio.open_connection(self._host, self._port, limit=_CHUNK)
         except (OSError, TimeoutError):
-            writer.transport.abort()
+            _reset(writer)
             self._tasks.discard(task)
             return
         try:
             await asyncio.gather(_carry(reader, inner_writer), _carry(inner_reader, writer))
         except OSError:
-            writer.transport.abort()
-            inner_writer.transport.abort()
+            _reset(writer)
+            _reset(inner_writer)
         finally:
             writer.close()
             inner_writer.close()
@@ -225,6 +226,14 @@ class Connections:
         """End every connection."""
         for task in list(self._tasks):
             task.cancel()
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """End a connection so that the client is told that something went wrong."""
+    channel = writer.get_extra_info("socket")
+    if channel is not None:
+        channel.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
 
 
 async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
