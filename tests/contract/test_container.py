@@ -270,6 +270,18 @@ async def test_read_only_all_the_way_down(place: Place, volume: Path) -> None:
     assert (await place.run("sh", "-c", script, mounts=(bind(volume, read_only=True),)))[1] == "no\nno\n"
 
 
+async def test_read_only_at_the_top_alone(place: Place, volume: Path) -> None:
+    mounts.mount("tmpfs", volume / "below", "tmpfs")
+    mount = bind(volume, read_only=True, options=("rbind", "ro-non-recursive"))
+    script = "touch /data/x 2>/dev/null || echo no; touch /data/below/x && echo yes"
+    assert (await place.run("sh", "-c", script, mounts=(mount,)))[1] == "no\nyes\n"
+
+
+async def test_names(place: Place) -> None:
+    script = "cat /proc/sys/kernel/hostname /proc/sys/kernel/domainname"
+    assert (await place.run("sh", "-c", script, domainname="example.org"))[1] == "testhost\nexample.org\n"
+
+
 async def test_nothing_is_left_of_the_staging(place: Place, volume: Path) -> None:
     before = Path("/proc/mounts").read_text().count(str(volume))
     container, _ = await place.start("sleep", "100", mounts=(bind(volume),))

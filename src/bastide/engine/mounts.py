@@ -206,6 +206,8 @@ async def for_bundle(container: Container, volumes: Volumes) -> tuple[process.Mo
                 raise Conflict(f"bind source path does not exist: {source}")
             if wish and wish.bind_options and wish.bind_options.non_recursive:
                 options = ("bind",)
+            if wish and wish.bind_options and wish.bind_options.read_only_non_recursive:
+                options = (*options, "ro-non-recursive")
         mounts.append(
             process.Mount(
                 kind="bind",

@@ -114,8 +114,6 @@ def build(bundle: Bundle, host: Host, *, compiled: bool = False) -> bytes:
         raise Unsupported("device requests (GPUs) are not supported: name the devices with --device")
     options = security(wanted.security_opt or [])
     hostname = {} if bundle.namespaces.get("uts") else {"hostname": bundle.hostname}
-    if hostname and bundle.domainname:
-        hostname["domainname"] = bundle.domainname
     config: dict[str, Any] = {
         "ociVersion": VERSION,
         "process": process(bundle.process, bundle.root.path, host, wanted, options),
@@ -262,6 +260,9 @@ def _linux(bundle: Bundle, host: Host, options: Security) -> dict[str, Any]:
         "resources": limits.resources(wanted, rules),
         "sysctl": sysctls.settings(wanted, bundle),
     }
+    if bundle.domainname and not bundle.namespaces.get("uts"):
+        # The specification has a field for it, which runc before 1.2 does not know.
+        section["sysctl"]["kernel.domainname"] = bundle.domainname
     if wanted.privileged:
         known = {node["path"] for node in nodes}
         section["devices"] = nodes + [node for node in limits.all_devices() if node["path"] not in known]
