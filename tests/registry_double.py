@@ -58,6 +58,10 @@ class RegistryDouble:
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.before: Callable[[web.Request], web.Response | None] = lambda request: None
         self.on_blob: Handler | None = None
+        self.write: Callable[[web.Request], Awaitable[web.Response]] | None = None
+        """Takes what is not a GET or HEAD."""
+        self.blobs_of: set[str] = set()
+        """The repositories that have the blobs; empty: all."""
         self.host = ""
         self._runner: web.AppRunner | None = None
 
@@ -67,7 +71,7 @@ class RegistryDouble:
         application.router.add_get("/v2/", self._ping)
         application.router.add_get("/v2/{name:.+}/manifests/{reference}", self._manifest)
         application.router.add_get("/v2/{name:.+}/blobs/{digest}", self._blob)
-        application.router.add_get("/{rest:.*}", self._other)
+        application.router.add_route("*", "/{rest:.*}", self._other)
         self._runner = web.AppRunner(application)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=context)
@@ -85,7 +89,11 @@ class RegistryDouble:
         return self.before(request)
 
     async def _other(self, request: web.Request) -> web.StreamResponse:
-        return self._note(request) or web.Response(status=404)
+        if taken := self._note(request):
+            return taken
+        if self.write is not None and request.method not in ("GET", "HEAD"):
+            return await self.write(request)
+        return web.Response(status=404)
 
     async def _ping(self, request: web.Request) -> web.StreamResponse:
         return self._note(request) or web.Response()
@@ -103,7 +111,7 @@ class RegistryDouble:
         if taken := self._note(request):
             return taken
         data = self.blobs.get(request.match_info["digest"])
-        if data is None:
+        if data is None or (self.blobs_of and request.match_info["name"] not in self.blobs_of):
             return web.json_response({"errors": [{"code": "BLOB_UNKNOWN", "message": "blob unknown"}]}, status=404)
         if self.on_blob is not None:
             return await self.on_blob(request, data)

@@ -16,7 +16,7 @@ from bastide.engine.build.state import changes as change
 from bastide.engine.clock import now
 from bastide.engine.events import Events
 from bastide.engine.layers import Layers, Lease
-from bastide.engine.pull import Pull
+from bastide.engine.pull import Pull, list_tags
 from bastide.engine.state import Store
 from bastide.host.syscalls import blocking
 from bastide.images import layout
@@ -248,6 +248,18 @@ class Images:
         fetched before an error is taken up by the next try.
         """
         return await Pull(self, reference, platform, credentials, progress, insecure).run()
+
+    async def pull_tags(
+        self,
+        repository: Reference,
+        platform: str = "",
+        credentials: Credentials | None = None,
+        progress: Progress = _quiet,
+        insecure: Sequence[str] = (),
+    ) -> None:
+        """Pull every tag of a repository, one after another; see `pull`."""
+        for reference in await list_tags(repository, credentials, self.registries()):
+            await self.pull(reference, platform, credentials, progress, insecure)
 
     async def push(self, name: str, tag: str, credentials: Credentials | None, progress: Progress = _quiet) -> None:
         """Push a tag, or every tag of a repository when `tag` is "". Raises NotFound, Unauthorized, Unavailable."""

@@ -17,7 +17,7 @@ from bastide.images.auth import Credentials
 from bastide.images.digest import digest_of, short
 from bastide.images.manifest import Index, Manifest
 from bastide.images.reference import Reference
-from bastide.images.registries import Endpoint
+from bastide.images.registries import Endpoint, Registries
 from bastide.images.registry import Connection, RegistryError, Repository
 from bastide.model.errors import BastideError, InvalidArgument, NotFound, Unauthorized, Unavailable
 from bastide.model.image import Descriptor, Image, Platform
@@ -49,6 +49,19 @@ async def open_repository(
     if given is not None and not endpoint.mirror:
         return Repository(connection, endpoint, given)
     return Repository(connection, endpoint, await auth.find(endpoint.host, endpoint.repository))
+
+
+async def list_tags(
+    reference: Reference, credentials: Credentials | None, registries: Registries
+) -> Sequence[Reference]:
+    """Every tag of a repository on its registry. Raises NotFound, Unauthorized, Unavailable."""
+    async with Connection(registries) as connection:
+        endpoint = registries.endpoints(reference)[-1]
+        repository = await open_repository(connection, endpoint, reference, credentials)
+        try:
+            return [reference.with_tag(tag) for tag in await repository.tags()]
+        except RegistryError as error:
+            raise explain(error, reference) from error
 
 
 class Pull:

@@ -34,6 +34,8 @@ ATTEMPTS = 5
 """Tries of a request that fails in a way that may pass."""
 FIRST_PAUSE = 0.2
 """Seconds before the second try; each further pause is twice as long."""
+TAG_LIMIT = 10_000
+"""Tags of a repository that are pulled at one go."""
 _REDIRECTS = 5
 _STATUS_AGAIN = (408, 429, 500, 502, 503, 504)
 _ACCEPT = ", ".join((*INDEXES, *MANIFESTS))
@@ -293,6 +295,26 @@ class Repository:
                 )
             return data, response.headers.get("Content-Type", "")
 
+    async def tags(self) -> list[str]:
+        """Every tag of the repository, at most `TAG_LIMIT`. Raises RegistryError, InvalidArgument."""
+        found: list[str] = []
+        url: URL | str = "tags/list?n=1000"
+        while len(found) <= TAG_LIMIT:
+            async with self.request("GET", url) as response:
+                data = await _limited(response, DOCUMENT_LIMIT)
+                link = response.links.get("next")
+                following = link.get("url") if link is not None else None
+            try:
+                found += msgspec.json.decode(data, type=_Tags).tags or []
+            except msgspec.MsgspecError as error:
+                raise InvalidArgument(f"registry {self.endpoint.host} gave no valid list of tags: {error}") from error
+            if following is None:
+                return found
+            url = URL(str(following), encoded=True)
+            if url.origin() != self._base().origin():
+                break
+        raise InvalidArgument(f"registry {self.endpoint.host} lists more than {TAG_LIMIT} tags")
+
     async def blob(self, digest: str, size: int, offset: int = 0) -> AsyncIterator[bytes]:
         """A blob's bytes from `offset` on. A broken connection is taken up where it broke.
 
@@ -441,6 +463,10 @@ async def _drain(response: aiohttp.ClientResponse) -> None:
         await _limited(response, 64 << 10)
     except BastideError:
         response.close()
+
+
+class _Tags(msgspec.Struct, frozen=True):
+    tags: list[str] | None = None
 
 
 class _Reported(msgspec.Struct, frozen=True):

@@ -245,6 +245,25 @@ async def test_index_that_holds_itself(world: World) -> None:
         await world.pull(f"app@{digest}")
 
 
+async def test_every_tag(world: World) -> None:
+    for number in range(3):
+        world.registry.image(layer_tar({"n": b"%d" % number}), tag=f"v{number}")
+
+    def page(request: web.Request) -> web.Response | None:
+        if not request.path.endswith("/tags/list"):
+            return None
+        if "last" in request.query:
+            return web.json_response({"name": "app", "tags": ["v2"]})
+        link = {"Link": '</v2/app/tags/list?n=1000&last=v1>; rel="next"'}
+        return web.json_response({"name": "app", "tags": ["v0", "v1"]}, headers=link)
+
+    world.registry.before = page
+    await world.images.pull_tags(parse(f"{world.registry.host}/app"))
+    assert sorted(name for image in world.images.list() for name in world.images.references(image.id)) == [
+        f"{world.registry.host}/app:v{number}" for number in range(3)
+    ]
+
+
 async def test_unknown_images(world: World) -> None:
     with pytest.raises(NotFound, match=r"manifest for .*/app:nope not found: manifest unknown"):
         await world.pull("app:nope")

@@ -229,7 +229,9 @@ async def create(request: web.Request) -> web.StreamResponse:
             reference = reference.with_digest(tag) if tag.startswith("sha256:") else reference.with_tag(tag)
         platform, auth = query.get("platform", ""), credentials(request)
         insecure = [word for value in query.getall("insecure-options", []) for word in value.split(",") if word]
-        return await _report(request, lambda report: images.pull(reference, platform, auth, report, insecure))
+        # As in Docker, no tag at all means every tag: clients send `latest` when they mean that.
+        pull = images.pull if reference.tag or reference.digest else images.pull_tags
+        return await _report(request, lambda report: pull(reference, platform, auth, report, insecure))
     source = query.get("fromSrc", "")
     if not source:
         raise InvalidArgument("nothing to create an image from: fromImage or fromSrc is needed")
