@@ -260,3 +260,30 @@ async def test_unfinished_is_swept_at_the_next_start(trees: Snapshotter, setting
     after = type(trees)(settings)
     assert [info.key async for info in after.walk()] == [LOWER]
     assert not left.exists()
+
+
+async def test_first_uses_at_once(settings: Settings) -> None:
+    """The sweep of what a crash left does not take what others have just begun."""
+    for _ in range(5):
+        made = storage.load("overlay")(settings)
+        keys = [os.urandom(8).hex() for _ in range(8)]
+        await asyncio.gather(*(made.prepare(key, []) for key in keys))
+        await asyncio.gather(*(made.remove(key) for key in keys))
+
+
+async def test_a_record_that_is_broken_hides_nothing(trees: Snapshotter, settings: Settings) -> None:
+    (settings.data_root / "overlay" / "snapshots" / "broken").mkdir(parents=True)
+    await trees.prepare(KEY, [])
+    assert {info.key for info in [info async for info in trees.walk()]} == {KEY, "broken"}
+    await trees.remove("broken")
+    assert {info.key for info in [info async for info in trees.walk()]} == {KEY}
+
+
+async def test_a_snapshot_comes_back_at_once(trees: Snapshotter) -> None:
+    """The end of an overlay passes in the background; a new one of the same snapshot waits for it."""
+    root = path_of(await trees.prepare(KEY, []))
+    for number in range(20):
+        (root / str(number)).write_text("x")
+        await trees.unmount(KEY)
+        assert path_of(await trees.mount(KEY)) == root
+        assert len(list(root.iterdir())) == number + 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import queue
 import shutil
@@ -30,23 +32,49 @@ def measure(directory: Path) -> tuple[int, int]:
     return size, len(seen)
 
 
+class Worker:
+    """A thread of the lowest priority that does what it is given, in order.
+
+    It is a daemon thread: what is left to do does not hold up the end of the process.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._queue: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def put(self, work: Callable[[], object]) -> None:
+        """Have it done. What it raises is lost."""
+        self._queue.put(work)
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+        while True:
+            work = self._queue.get()
+            with contextlib.suppress(Exception):
+                work()
+
+
 class Trash:
-    """A directory whose content is deleted by a thread of the lowest priority.
+    """A directory whose content is deleted in the background.
 
     What is put in stops existing at once (a rename); the bytes go later, after a crash at the next start.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._queue: queue.SimpleQueue[Path | Callable[[], object]] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
+        self._worker = Worker("trash")
 
     def open(self) -> None:
         """Make the directory and take up what an earlier process left in it."""
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         for path in self.directory.iterdir():
-            self._delete(path)
+            self._worker.put(functools.partial(_delete, path))
 
     def put(self, path: Path) -> None:
         """Move a tree of the same file system in; absent is no error."""
@@ -55,33 +83,17 @@ class Trash:
             path.rename(target)
         except FileNotFoundError:
             return
-        self._delete(target)
-
-    def after(self, function: Callable[[], object]) -> None:
-        """Call `function` in that thread when all that was put in so far is gone."""
-        self._delete(function)
+        self._worker.put(functools.partial(_delete, target))
 
     def emptied(self) -> threading.Event:
         """An event that is set when all that was put in so far is gone."""
         event = threading.Event()
-        self._delete(event.set)
+        self._worker.put(event.set)
         return event
 
-    def _delete(self, what: Path | Callable[[], object]) -> None:
-        self._queue.put(what)
-        with self._lock:
-            if self._thread is None:
-                # A daemon thread: a long deletion does not hold up the end of the process.
-                self._thread = threading.Thread(target=self._work, name="trash", daemon=True)
-                self._thread.start()
 
-    def _work(self) -> None:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
-        while True:
-            what = self._queue.get()
-            if not isinstance(what, Path):
-                what()
-            elif what.is_dir() and not what.is_symlink():
-                shutil.rmtree(what, ignore_errors=True)
-            else:
-                what.unlink(missing_ok=True)
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

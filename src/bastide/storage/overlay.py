@@ -19,7 +19,7 @@ from pathlib import Path
 from bastide.host import mounts
 from bastide.host.paths import lstat_below, root_of
 from bastide.host.syscalls import blocking, run
-from bastide.host.trees import Trash, measure
+from bastide.host.trees import Trash, Worker, measure
 from bastide.model.config import Settings
 from bastide.model.errors import Conflict, HostError, InvalidArgument, NotFound, Unsupported
 from bastide.model.process import DirectoryRoot
@@ -44,14 +44,20 @@ class Overlay(Snapshotter, name="overlay"):
         self._roots = settings.run_root / "roots"
         self._trash = Trash(self._home / "trash")
         self._filling: dict[str, asyncio.Lock] = {}
+        self._ends = Worker("overlays")
         self._closing: dict[str, threading.Event] = {}
         self._ready = False
+        self._opening = threading.Lock()
         self._mount = mounts.overlay
 
     def _open(self) -> None:
         """Make the folders and sweep what a crash left; once a process."""
-        if self._ready:
-            return
+        with self._opening:
+            if not self._ready:
+                self._sweep()
+                self._ready = True
+
+    def _sweep(self) -> None:
         for folder in (self._layers, self._snapshots, self._staging, self._roots):
             # Images hold programs that set the user id: no other user of the host may reach them (CVE-2021-41091).
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -64,7 +70,6 @@ class Overlay(Snapshotter, name="overlay"):
         mounts.share(self._roots)
         if not mounts.overlay_takes_many():
             self._mount = mounts.overlay_by_page
-        self._ready = True
 
     async def probe(self) -> str:
         """Mounts a small overlay and deletes a file through it."""
@@ -234,7 +239,7 @@ class Overlay(Snapshotter, name="overlay"):
             if self._closing.get(key) is done:
                 del self._closing[key]
 
-        self._trash.after(end)
+        self._ends.put(end)
 
     async def remove(self, key: str) -> None:
         """See the contract."""
@@ -262,7 +267,11 @@ class Overlay(Snapshotter, name="overlay"):
         for path in sorted(self._layers.iterdir()):
             yield Info(key=f"sha256:{path.name}", committed=True)
         for path in sorted(self._snapshots.iterdir()):
-            yield Info(key=path.name, committed=False, layers=tuple(self._below(path.name)))
+            try:
+                layers = tuple(self._below(path.name))
+            except NotFound:
+                layers = ()
+            yield Info(key=path.name, committed=False, layers=layers)
 
     # -- trees ---------------------------------------------------------------------------------
 
