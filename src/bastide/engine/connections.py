@@ -403,11 +403,16 @@ class Connections:
         return gateways[0].partition("/")[0] if gateways else "127.0.0.1"
 
     def _resolv_conf(self, container: Container, attachment: Attachment) -> str:
-        """The contents of /etc/resolv.conf: one server only, for some C libraries ask all of them at once."""
+        """The contents of /etc/resolv.conf: one server only, for some C libraries ask all of them at once.
+
+        On the default network the servers that were asked for are the ones that are shown, as in Docker.
+        """
         host = container.host_config
         own = self._host_resolv.read()
         if not attachment.owned and not attachment.namespace:
             servers = tuple(host.dns or own.servers)
+        elif host.dns and attachment.endpoints.keys() <= {endpoints.DEFAULT}:
+            servers = tuple(host.dns)
         else:
             servers = self._resolvers(attachment)[:1] or tuple(host.dns or self._host_resolv.reachable())
         return resolv.resolv_conf(servers, host.dns_search, host.dns_options, own)
