@@ -19,7 +19,7 @@ from bastide.images import layout
 from bastide.images.compression import Gzip, decompress
 from bastide.images.digest import digest_of
 from bastide.images.manifest import MediaType, make_descriptor, parse_config, parse_platform
-from bastide.images.reference import Reference, parse, parse_repository
+from bastide.images.reference import Reference, parse
 from bastide.images.threads import Channel, in_thread
 from bastide.model.container import Config
 from bastide.model.errors import InvalidArgument
@@ -233,12 +233,22 @@ class ImportRequest(msgspec.Struct, frozen=True, kw_only=True):
     platform: str = ""
 
 
+def _import_name(request: ImportRequest) -> Reference | None:
+    """The name of what is imported: clients send the tag with the repository or beside it. Raises InvalidArgument."""
+    if not request.repository:
+        return None
+    given = parse(request.repository)
+    if given.digest:
+        raise InvalidArgument("cannot import digest reference")
+    return given.with_tag(request.tag or given.tag or "latest")
+
+
 async def import_root(images: Images, data: AsyncIterator[bytes], request: ImportRequest, progress: Progress) -> Image:
     """An image of one layer from the tar of a root file system, compressed or not.
 
     Raises InvalidArgument when it is no tar stream or a change is wrong.
     """
-    name = parse_repository(request.repository).with_tag(request.tag or "latest") if request.repository else None
+    name = _import_name(request)
     platform = parse_platform(request.platform, images.host) if request.platform else images.host
     config = images.changed(Config(), request.changes)
     created = now()
