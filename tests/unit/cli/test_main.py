@@ -360,3 +360,19 @@ def test_every_module_is_importable_alone() -> None:
         parts = path.relative_to(Path(package.__file__).parents[1]).with_suffix("").parts
         if parts[-1] != "__main__":
             importlib.import_module(".".join(parts).removesuffix(".__init__"))
+
+
+def test_contexts_are_ignored_aloud(
+    pretender: Pretender, bastide: Bastide, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DOCKER_CONTEXT", "far")
+    pretender.answers["GET /containers/json"] = reply([])
+    assert bastide("ps", "-q").err == ""  # BASTIDE_HOST was given: there is no doubt
+    monkeypatch.delenv("BASTIDE_HOST")
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setenv("BASTIDE_RUN_ROOT", str(tmp_path / "nowhere"))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    done = bastide("ps", "-q")
+    assert done.err.splitlines()[0] == "DOCKER_CONTEXT is ignored: name the daemon with BASTIDE_HOST or DOCKER_HOST"
+    assert "Is it running?" in done.err.splitlines()[1]
+    assert not (tmp_path / "nowhere").exists()
