@@ -250,8 +250,12 @@ async def test_binds(place: Place, volume: Path) -> None:
     ended, out, _ = await place.run("sh", "-c", "cat /data/file; echo c > /data/new", mounts=(bind(volume),))
     assert (ended.code, out) == (0, "host")
     assert (volume / "new").read_text() == "c\n"
-    file = bind(volume / "file", "/etc/motd")
-    assert (await place.run("cat", "/etc/motd", mounts=(file,)))[1] == "host"
+    for read_only in (False, True):
+        file = bind(volume / "file", "/etc/motd", read_only=read_only)
+        _, out, _ = await place.run("sh", "-c", "cat /etc/motd; echo x 2>/dev/null >> /etc/motd", mounts=(file,))
+        assert out == "host"
+        assert (volume / "file").read_text() == ("host" if read_only else "hostx\n")
+        (volume / "file").write_text("host")
 
 
 async def test_what_was_mounted_on_the_host_meanwhile_is_seen(place: Place, volume: Path) -> None:

@@ -239,12 +239,18 @@ def _mount(mount: Mount) -> dict[str, Any]:
         words.append("rbind")
     if mount.read_only:
         # Recursive, as Docker does since 25: what is mounted below the source is read-only too.
-        words.append("rro" if "rbind" in words and "ro-non-recursive" not in words else "ro")
+        # Nothing is below a file, and crun 1.8 expects a directory then.
+        deep = "rbind" in words and "ro-non-recursive" not in words and not _is_file(mount.source)
+        words.append("rro" if deep else "ro")
     words = [word for word in words if word != "ro-non-recursive"]
     propagation = mount.propagation or "rprivate"
     # An `r` in front would make crun bind what is mounted below as well.
     words.append(propagation if "rbind" in words else propagation.removeprefix("r"))
     return {"destination": mount.target, "type": "bind", "source": str(mount.source), "options": words}
+
+
+def _is_file(source: Path | None) -> bool:
+    return source is not None and source.exists() and not source.is_dir()
 
 
 # -- linux -------------------------------------------------------------------------------------------
