@@ -20,16 +20,3 @@ def make(name: str, owner: int) -> None:
         fcntl.ioctl(descriptor, _SET_PERSIST, 1)
     finally:
         os.close(descriptor)
-
-
-def open_fd(name: str) -> int:
-    """A descriptor of an existing tap, to be handed to a hypervisor (`-netdev tap,fd=`). Raises OSError."""
-    descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
-    try:
-        fcntl.ioctl(
-            descriptor, _SET_INTERFACE, struct.pack("16sH22x", name.encode(), _TAP | _NO_PACKET_INFO | _VNET_HEADER)
-        )
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor

@@ -141,7 +141,7 @@ class Firewall:
 
     async def remove_network(self, bridge: str) -> None:
         """Forget a network; absent is no error. The tables go with the last one."""
-        if self._networks.pop(bridge, None) is not None:
+        if self._networks.pop(bridge, None) is not None or not self._networks:
             await self.load()
 
     def expect(self, elements: Iterable[Element]) -> None:
