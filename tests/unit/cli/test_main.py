@@ -376,3 +376,32 @@ def test_contexts_are_ignored_aloud(
     assert done.err.splitlines()[0] == "DOCKER_CONTEXT is ignored: name the daemon with BASTIDE_HOST or DOCKER_HOST"
     assert "Is it running?" in done.err.splitlines()[1]
     assert not (tmp_path / "nowhere").exists()
+
+
+SAMPLE: dict[str, Any] = {
+    "name": "/web",
+    "id": IDENTITY,
+    "read": "2026-11-24T10:00:00Z",
+    "cpu_stats": {"cpu_usage": {"total_usage": 300}, "system_cpu_usage": 2000, "online_cpus": 2},
+    "precpu_stats": {"cpu_usage": {"total_usage": 100}, "system_cpu_usage": 1000},
+    "memory_stats": {"usage": 3 << 20, "limit": 12 << 20, "stats": {"inactive_file": 1 << 20}},
+    "networks": {"eth0": {"rx_bytes": 1500, "tx_bytes": 0}, "eth1": {"rx_bytes": 500, "tx_bytes": 7}},
+    "blkio_stats": {"io_service_bytes_recursive": [{"op": "read", "value": 4000}, {"op": "Write", "value": 5}]},
+    "pids_stats": {"current": 3},
+}
+
+
+def test_stats(pretender: Pretender, bastide: Bastide) -> None:
+    pretender.answers |= {
+        "GET /containers/json": reply([CONTAINER]),
+        f"GET /containers/{IDENTITY}/stats": reply(SAMPLE),
+        "GET /containers/web/stats": stream(
+            *[SAMPLE | {"read": f"2026-11-24T10:00:0{second}Z"} for second in range(4)]
+        ),
+    }
+    done = bastide("stats", "--no-stream")
+    row = "abababababab web 40.00% 2MiB / 12MiB 16.67% 2kB / 7B 4kB / 5B 3"
+    assert " ".join(done.out.splitlines()[1].split()) == row
+    form = "{{.Container}} {{.CPUPerc}} {{.PIDs}}"
+    assert set(bastide("stats", "--format", form, "web").out.splitlines()) <= {"web 40.00% 3", "web -- --"}
+    assert bastide("stats", "nope").err == "Error response from daemon: page not found: /containers/nope/stats\n"

@@ -110,10 +110,7 @@ class _Board:
     def _sample(self, descriptor: int, unregister: Callable[[int], None]) -> None:
         name, connection, lines = self._sources[descriptor]
         try:
-            while True:
-                self._latest[name] = decode(next(lines))
-                if not connection.pending:
-                    return
+            self._latest[name] = decode(next(lines))
         except (StopIteration, OSError, BastideError):
             unregister(descriptor)
             connection.close()
