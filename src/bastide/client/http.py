@@ -119,6 +119,11 @@ class Connection:
         waiting = getattr(self.socket, "pending", None)
         return bool(self._buffer) or (waiting is not None and waiting() > 0)
 
+    @property
+    def held(self) -> int:
+        """How many bytes were received and not asked for yet."""
+        return len(self._buffer)
+
     def line(self) -> bytes:
         """The next line without its CR LF."""
         return self._until(b"\r\n")

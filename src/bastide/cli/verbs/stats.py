@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _CLEAR = "\x1b[2J\x1b[H"
 _MISSING = "--"
+_CHUNK_END = 2  # bytes after a chunk's data: not yet the next sample
 
 TITLES = {
     "Container": "CONTAINER",
@@ -111,6 +112,8 @@ class _Board:
         name, connection, lines = self._sources[descriptor]
         try:
             self._latest[name] = decode(next(lines))
+            while connection.held > _CHUNK_END:
+                self._latest[name] = decode(next(lines))
         except (StopIteration, OSError, BastideError):
             unregister(descriptor)
             connection.close()
