@@ -13,6 +13,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[2]
+IMPORTED_AS = {"dnspython": "dns"}
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
 PINNED = re.compile(r"^([a-z0-9.-]+)==(\S+) \\$", re.MULTILINE)
 
@@ -49,3 +50,13 @@ def test_every_file_of_the_program_is_packaged() -> None:
     files = [path for path in (ROOT / "src").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
     left_out = [path.name for path in files if not any(fnmatch(path.name, pattern) for pattern in data)]
     assert not left_out
+
+
+def test_every_declared_dependency_is_used() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    source = "\n".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
+    modules = {name: IMPORTED_AS.get(name, name) for name in (Requirement(line).name for line in declared)}
+    unused = [
+        name for name, module in modules.items() if not re.search(rf"(import|from) {re.escape(module)}\b", source)
+    ]
+    assert not unused
