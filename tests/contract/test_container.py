@@ -286,6 +286,15 @@ async def test_names(place: Place) -> None:
     assert (await place.run("sh", "-c", script, domainname="example.org"))[1] == "testhost\nexample.org\n"
 
 
+async def test_a_working_directory_is_made(place: Place, tmp_path: Path) -> None:
+    assert (await place.run("sh", "-c", "pwd", cwd="/made/for/it"))[1] == "/made/for/it\n"
+    bundle = await place.bundle("true", cwd="/trap/x")
+    (place.settings.run_root / "roots" / bundle.id / "trap").symlink_to(f"../../../../../../../..{tmp_path}")
+    with pytest.raises(HostError):
+        await place.runtime.create(bundle)
+    assert list(tmp_path.iterdir()) == []
+
+
 async def test_nothing_is_left_of_the_staging(place: Place, volume: Path) -> None:
     before = Path("/proc/mounts").read_text().count(str(volume))
     container, _ = await place.start("sleep", "100", mounts=(bind(volume),))

@@ -17,8 +17,6 @@ from bastide.model.process import Stats
 ROOT = Path("/sys/fs/cgroup")
 _NOT_CONTROLLERS = ("rw", "ro", "xattr", "noprefix", "clone_children", "cpuset_v2_mode")
 """Words among a v1 hierarchy's mount options that name no controller."""
-_V1_UNLIMITED = 1 << 62
-"""v1 shows no limit as the highest multiple of a page that fits in 63 bits."""
 
 
 @functools.cache
@@ -78,6 +76,12 @@ def _own_group() -> tuple[str, str]:
         if (not names) if unified() else (names and not names.startswith("name=")):
             return names.split(",")[0], path.strip("/")
     return "", ""
+
+
+def _within_machine(limit: int) -> int:
+    """What a group can really use: no limit (`max`, or v1's 63 bits of ones) means the machine's memory."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min(limit, machine) if limit else machine
 
 
 class Group:
@@ -184,7 +188,7 @@ class Group:
             throttled_time=cpu.get("throttled_usec", 0) * 1000,
             memory=self._number("memory", "memory.current"),
             memory_max=self._number("memory", "memory.peak"),
-            memory_limit=self._number("memory", "memory.max"),
+            memory_limit=_within_machine(self._number("memory", "memory.max")),
             memory_stats=memory,
             pids=self._number("pids", "pids.current"),
             pids_limit=self._number("pids", "pids.max"),
@@ -207,7 +211,6 @@ class Group:
         times = self._table("cpuacct", "cpuacct.stat")
         tick = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
         throttling = self._table("cpu", "cpu.stat")
-        limit = self._number("memory", "memory.limit_in_bytes")
         read, written = self._io_v1()
         return Stats(
             cpu_total=self._number("cpuacct", "cpuacct.usage"),
@@ -219,7 +222,7 @@ class Group:
             throttled_time=throttling.get("throttled_time", 0),
             memory=self._number("memory", "memory.usage_in_bytes"),
             memory_max=self._number("memory", "memory.max_usage_in_bytes"),
-            memory_limit=0 if limit >= _V1_UNLIMITED else limit,
+            memory_limit=_within_machine(self._number("memory", "memory.limit_in_bytes")),
             memory_stats=self._table("memory", "memory.stat"),
             pids=self._number("pids", "pids.current"),
             pids_limit=self._number("pids", "pids.max"),
