@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import re
 import tarfile
 from pathlib import Path
@@ -365,6 +366,18 @@ def test_cp_with_stopped_containers(docker: Docker, tmp_path: Path) -> None:
     assert docker("start", "-a", "cold").out == "coldcold"
     docker("cp", "cold:/vol/a", str(tmp_path / "b"))
     assert (tmp_path / "b").read_text() == "cold"
+
+
+def test_cp_keeps_owners_or_gives_all_to_the_user(docker: Docker, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    os.chown(tmp_path / "file", 1234, 2345)
+    docker("run", "-d", "--name", "owner", "-u", "web", "busybox", "sleep", "1000")
+    docker("cp", str(tmp_path / "file"), "owner:/tmp/kept")
+    docker("cp", "-a", str(tmp_path / "file"), "owner:/tmp/given")
+    assert docker.ok("exec", "owner", "stat", "-c", "%u:%g", "/tmp/kept", "/tmp/given").split() == [
+        "1234:2345",
+        "1000:1000",
+    ]
 
 
 def test_cp_by_tar(docker: Docker, sleeper: str) -> None:

@@ -72,6 +72,9 @@ class _Raw(asyncio.StreamReaderProtocol):
 class Taken(web.StreamResponse):
     """What a handler returns whose connection is no longer HTTP: nothing more is written."""
 
+    detached = False
+    """Whether the client let go by the keys for it."""
+
     async def prepare(self, request: web.BaseRequest) -> None:
         """Nothing."""
         self._keep_alive = False
@@ -144,25 +147,30 @@ async def join(taking: Taking, stdio: Stdio, wanted: Wanted) -> Taken:
     try:
         incoming = asyncio.ensure_future(_incoming(taking.reader, stdio, wanted))
         outgoing = asyncio.ensure_future(_outgoing(taking.writer, stdio, wanted))
-        await _until_over(incoming, outgoing)
+        detached = await _until_over(incoming, outgoing)
     except BaseException:
         taking.drop()
         raise
     finally:
         await stdio.close()
-    return await taking.finish()
+    taken = await taking.finish()
+    taken.detached = detached
+    return taken
 
 
-async def _until_over(incoming: asyncio.Future[bool], outgoing: asyncio.Future[None]) -> None:
-    """Wait for the end of the output, or for `incoming` to say that the client detached."""
+async def _until_over(incoming: asyncio.Future[bool], outgoing: asyncio.Future[None]) -> bool:
+    """Wait for the end of the output, or for `incoming` to say that the client detached; gives whether it did."""
     try:
         await asyncio.wait((incoming, outgoing), return_when=asyncio.FIRST_COMPLETED)
-        if incoming.done() and not outgoing.done() and not incoming.result():
+        if incoming.done() and not outgoing.done():
+            if incoming.result():
+                return True
             await outgoing
         elif outgoing.done():
             outgoing.result()
+        return False
     except ConnectionError:
-        return
+        return False
     finally:
         incoming.cancel()
         outgoing.cancel()
@@ -171,10 +179,7 @@ async def _until_over(incoming: asyncio.Future[bool], outgoing: asyncio.Future[N
 
 async def _incoming(reader: asyncio.StreamReader, stdio: Stdio, wanted: Wanted) -> bool:
     """Hand the client's bytes to the process. Gives True when the client detached."""
-    try:
-        return await _feed(_blocks(reader), stdio, wanted)
-    except ConnectionError:
-        return True
+    return await _feed(_blocks(reader), stdio, wanted)
 
 
 async def _blocks(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:

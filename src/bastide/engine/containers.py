@@ -111,7 +111,13 @@ class Containers:
         container = self.get(reference)
         if container.state.status is Status.PAUSED:
             raise Conflict(f"container {container.name} is paused, unpause the container before attach")
-        return await self._lifecycle.attachments.attach(container)
+        stdio = await self._lifecycle.attachments.attach(container)
+        self._ledger.event(container, "attach")
+        return stdio
+
+    def detached(self, reference: str) -> None:
+        """A client let go of its streams by the keys for it."""
+        self._ledger.event(self.get(reference), "detach")
 
     def logs(self, reference: str, query: LogQuery) -> AsyncIterator[tuple[Stream, bytes]]:
         """Its output so far, and with `follow` until it ends. Raises Unsupported when none is kept."""
@@ -126,6 +132,7 @@ class Containers:
         """Tell its terminal the new size. Raises Conflict when it does not run."""
         container = self._running(reference)
         await self._backends.runtime(container.runtime).resize(container.id, size)
+        self._ledger.event(container, "resize", height=str(size.rows), width=str(size.columns))
 
     def _running(self, reference: str) -> Container:
         container = self.get(reference)
@@ -141,7 +148,9 @@ class Containers:
         runtime = self._backends.runtime(container.runtime)
         if not isinstance(runtime, Listing) or Feature.TOP not in runtime.features:
             raise Unsupported(f"isolation {container.isolation} cannot list processes")
-        return await runtime.top(container.id, arguments)
+        found = await runtime.top(container.id, arguments)
+        self._ledger.event(container, "top")
+        return found
 
     async def stats(self, reference: str) -> Stats:
         """Resource use now; zeros when it does not run."""
@@ -164,7 +173,9 @@ class Containers:
 
     def export(self, reference: str) -> AsyncIterator[bytes]:
         """Its whole file system as a tar stream."""
-        return self.files.archive(self.get(reference), "/", whole=True)
+        container = self.get(reference)
+        self._ledger.event(container, "export")
+        return self.files.archive(container, "/", whole=True)
 
     async def stat_path(self, reference: str, path: str) -> dict[str, Any]:
         """Name, size, mode, time and link target of a path in it."""
@@ -172,13 +183,23 @@ class Containers:
 
     def get_archive(self, reference: str, path: str) -> AsyncIterator[bytes]:
         """A path of it as a tar stream."""
-        return self.files.archive(self.get(reference), path)
+        container = self.get(reference)
+        self._ledger.event(container, "archive-path")
+        return self.files.archive(container, path)
 
     async def put_archive(
-        self, reference: str, path: str, data: AsyncIterator[bytes], *, no_overwrite_dir: bool = False
+        self,
+        reference: str,
+        path: str,
+        data: AsyncIterator[bytes],
+        *,
+        no_overwrite_dir: bool = False,
+        as_user: bool = False,
     ) -> None:
-        """Unpack a tar stream into a directory of it."""
-        await self.files.unpack(self.get(reference), path, data, no_overwrite_dir=no_overwrite_dir)
+        """Unpack a tar stream into a directory of it; `as_user`: all of it belongs to its user."""
+        container = self.get(reference)
+        await self.files.unpack(container, path, data, no_overwrite_dir=no_overwrite_dir, as_user=as_user)
+        self._ledger.event(container, "extract-to-dir")
 
     # -- change --------------------------------------------------------------------------------
 

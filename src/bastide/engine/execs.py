@@ -163,6 +163,12 @@ class Execs:
         while len(self._ended) > _KEPT:
             self._execs.pop(self._ended.popitem(last=False)[0], None)
 
+    def detached(self, exec_id: str) -> None:
+        """A client let go of its streams by the keys for it."""
+        made = self.get(exec_id)
+        if present := self._ledger.get(made.container):
+            self._ledger.event(present, "exec_detach", execID=made.id)
+
     def get(self, exec_id: str) -> Exec:
         """The exec of that id. Raises NotFound."""
         found = self._execs.get(exec_id)

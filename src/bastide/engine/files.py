@@ -13,12 +13,12 @@ from typing import Any
 from bastide.engine.backends import Backends
 from bastide.host.paths import open_in, root_of
 from bastide.host.syscalls import blocking, stream
-from bastide.images.archive import unpack_into
+from bastide.images.archive import Owner, unpack_into
 from bastide.model.container import Container
 from bastide.model.errors import HostError, InvalidArgument, NotFound, Unsupported
 from bastide.model.filemode import go_mode
 from bastide.model.process import DirectoryRoot
-from bastide.runtime import Feature, Files
+from bastide.runtime import Feature, Files, users
 from bastide.storage import Trees
 
 _CHUNK = 256 << 10
@@ -109,10 +109,21 @@ class FileAccess:
                 os.close(handle)
 
     async def unpack(
-        self, container: Container, path: str, data: AsyncIterator[bytes], *, no_overwrite_dir: bool
+        self,
+        container: Container,
+        path: str,
+        data: AsyncIterator[bytes],
+        *,
+        no_overwrite_dir: bool,
+        as_user: bool = False,
     ) -> None:
-        """Unpack a tar stream into the directory `path`. Raises NotFound, InvalidArgument."""
+        """Unpack a tar stream into the directory `path`; `as_user`: all of it belongs to the container's user.
+
+        Raises NotFound, InvalidArgument, Unsupported.
+        """
         if guest := self._guest(container):
+            if as_user:
+                raise Unsupported(f"isolation {container.isolation} keeps the archive's owners: leave out copyUIDGID")
             await guest.put_archive(container.id, path, data)
             return
         async with self._root(container, path, image_only=False) as (root, inner):
@@ -123,7 +134,8 @@ class FileAccess:
             try:
                 if not stat.S_ISDIR(os.fstat(handle).st_mode):
                     raise InvalidArgument(f"extraction point is not a directory: {path}")
-                await unpack_into(root, inner, data, no_overwrite_dir=no_overwrite_dir)
+                owner = await blocking(_owner, root, container.config.user) if as_user else None
+                await unpack_into(root, inner, data, no_overwrite_dir=no_overwrite_dir, owner=owner)
             finally:
                 os.close(handle)
 
@@ -154,6 +166,13 @@ def open_in_root(root: Path, path: str, flags: int) -> int:
     """Open `path` in the tree `root` as a process in it would see it. Raises OSError."""
     with root_of(root) as top:
         return open_in(top, path, flags)
+
+
+def _owner(root: Path, user: str) -> Owner:
+    """The ids of a container's user, by the container's own files."""
+    with root_of(root) as top:
+        found = users.resolve(top, user)
+    return Owner(found.uid, found.gid)
 
 
 def _exists(directory: int, name: str) -> bool:

@@ -372,7 +372,14 @@ def unpack_plain(
     reader.source.drain()
 
 
-async def unpack_into(root: Path, inner: str, data: AsyncIterator[bytes], *, no_overwrite_dir: bool = False) -> None:
+async def unpack_into(
+    root: Path,
+    inner: str,
+    data: AsyncIterator[bytes],
+    *,
+    no_overwrite_dir: bool = False,
+    owner: Owner | None = None,
+) -> None:
     """Unpack a tar stream, compressed or not, into the directory `inner` of the tree at `root`.
 
     `inner` and every name are resolved as a process with its root at `root` would. Raises
@@ -382,7 +389,7 @@ async def unpack_into(root: Path, inner: str, data: AsyncIterator[bytes], *, no_
     try:
         channel = Channel()
         work = asyncio.create_task(
-            in_thread("unpack", unpack_plain, channel, handle, inner, no_overwrite_dir=no_overwrite_dir)
+            in_thread("unpack", unpack_plain, channel, handle, inner, no_overwrite_dir=no_overwrite_dir, owner=owner)
         )
         await channel.fill(data, work)
         await work

@@ -148,6 +148,9 @@ class FakeContainers:
         self.get(reference)
         return self.stdio
 
+    def detached(self, reference: str) -> None:
+        self.calls.append(("detached", reference))
+
     async def logs(self, reference: str, query: LogQuery) -> AsyncIterator[tuple[Stream, bytes]]:
         self.query = query
         for piece in self.pieces:

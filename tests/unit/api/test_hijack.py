@@ -126,6 +126,7 @@ async def test_the_detach_keys_end_the_connection_alone(api: Api, keys: str, typ
     assert await asyncio.wait_for(reader.read(), 5) == b""
     assert stdio.received == b"ls"
     assert not stdio.stdin_closed.is_set()
+    assert [call[0] for call in api.engine.containers.calls] == ["detached"]
 
 
 def test_keys_that_only_begin_the_sequence_are_typed() -> None:

@@ -43,6 +43,15 @@ async def test_past_events(api: Api) -> None:
     assert "status" not in rows[0]
 
 
+async def test_events_that_are_all_past(api: Api) -> None:
+    api.engine.events.publish("volume", "create", "v1", {"driver": "local"})
+    begun = asyncio.get_running_loop().time()
+    async with api.session.get(f"http://x/events?since=5s&until={time.time()}") as answer:
+        data = await answer.read()
+    assert data.count(b"\n") == 1
+    assert asyncio.get_running_loop().time() - begun < 1
+
+
 @pytest.mark.parametrize(
     ("wanted", "passes"),
     [

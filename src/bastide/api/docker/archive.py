@@ -74,6 +74,7 @@ async def put(request: web.Request) -> web.Response:
         _path(request),
         request.content.iter_chunked(_BLOCK),
         no_overwrite_dir=flag(request, "noOverwriteDirNonDir"),
+        as_user=flag(request, "copyUIDGID"),
     )
     return nothing(200)
 

@@ -105,7 +105,10 @@ async def start(request: web.Request) -> web.StreamResponse:
     except BaseException:
         taking.drop()
         raise
-    return await hijack.join(taking, stdio or _Complaint(""), wanted)
+    taken = await hijack.join(taking, stdio or _Complaint(""), wanted)
+    if taken.detached:
+        execs.detached(made.id)
+    return taken
 
 
 async def _kept(starting: Coroutine[Any, Any, Stdio | None]) -> Stdio | None:

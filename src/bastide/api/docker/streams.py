@@ -82,7 +82,10 @@ async def attach(request: web.Request) -> web.StreamResponse:
     """`POST /containers/{name}/attach`."""
     container = request.app[ENGINE].containers.get(request.match_info["name"])
     wanted = _wanted(request, container)
-    return await hijack.serve(request, await _open(request, container), wanted)
+    taken = await hijack.serve(request, await _open(request, container), wanted)
+    if taken.detached:
+        request.app[ENGINE].containers.detached(container.id)
+    return taken
 
 
 @streaming

@@ -17,7 +17,7 @@ from bastide.api.docker.containers import ImageNames
 from bastide.api.http import ENGINE, filters, reply, streaming
 from bastide.api.json_stream import JsonStream
 from bastide.api.times import SECOND, epoch, moment
-from bastide.engine.events import Event
+from bastide.engine.events import Event, Subscription
 
 _EVENT_FILTERS = frozenset(
     "config container daemon event image label network node plugin scope secret service type volume".split()
@@ -166,16 +166,25 @@ async def events(request: web.Request) -> web.StreamResponse:
     end = moment(until, name="until") if until and until != "0" else 0
     channel = request.app[ENGINE].events
     async with JsonStream(request) as stream:
-        with channel.subscribe(begin) as listener:
-            left = None if not end else max(0.0, (end - time.time_ns()) / SECOND)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(left):
-                    async for event in listener:
-                        if end and event.time > end:
-                            break
-                        if event_passes(event, wanted):
-                            await stream.send(event_shown(event))
+        with channel.subscribe() as listener:
+            for event in channel.past(begin, end) if begin is not None else ():
+                if event_passes(event, wanted):
+                    await stream.send(event_shown(event))
+            left = (end - time.time_ns()) / SECOND if end else None
+            if left is None or left > 0:
+                await _follow(stream, listener, wanted, left)
     return stream.response
+
+
+async def _follow(
+    stream: JsonStream, listener: Subscription, wanted: dict[str, list[str]], seconds: float | None
+) -> None:
+    """Send what happens from now on, for so many seconds or without end."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            async for event in listener:
+                if event_passes(event, wanted):
+                    await stream.send(event_shown(event))
 
 
 def routes() -> list[web.RouteDef]:
