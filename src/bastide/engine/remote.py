@@ -16,6 +16,7 @@ from bastide.host.syscalls import blocking
 from bastide.images import auth
 from bastide.images import manifest as documents
 from bastide.images.auth import Credentials
+from bastide.images.decoding import decode
 from bastide.images.digest import digest_of, short
 from bastide.images.manifest import Index
 from bastide.images.reference import DEFAULT_DOMAIN, Reference, parse, parse_repository
@@ -214,10 +215,7 @@ async def search(
     given = credentials.unpacked() if credentials else await auth.find(DEFAULT_DOMAIN, "search")
     headers = {"Authorization": given.basic()} if given and given.username and url == _SEARCH else {}
     data = await fetch(registries, URL(url).with_query(q=words, n=str(count)), headers)
-    try:
-        found = msgspec.json.decode(data, type=_Results).results
-    except msgspec.MsgspecError as error:
-        raise Unavailable(f"{URL(url).host} gave no valid answer to a search: {error}") from error
+    found = decode(data, _Results, f"{URL(url).host} gave no valid answer to a search").results
     stars = max((int(value) for value in filters.get("stars", []) if value.isdigit()), default=0)
     official = [value.lower() in ("1", "true") for value in filters.get("is-official", [])]
     automated = [value.lower() in ("1", "true") for value in filters.get("is-automated", [])]

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from bastide.host.syscalls import run
+from bastide.images.decoding import decode
 from bastide.model.errors import InvalidArgument, PermissionDenied, Unauthorized
 
 _HUB_KEY = "https://index.docker.io/v1/"
@@ -112,10 +113,7 @@ async def find(host: str, repository: str, places: list[Path] | None = None) -> 
             data = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError, PermissionError):
             continue
-        try:
-            content = msgspec.json.decode(data[:_FILE_LIMIT], type=_File)
-        except (msgspec.MsgspecError, RecursionError) as error:
-            raise InvalidArgument(f"{path}: {error}") from error
+        content = decode(data[:_FILE_LIMIT], _File, str(path))
         if found := await _look_up(content, host, repository):
             return found
     return None
@@ -139,10 +137,7 @@ async def _ask(helper: str, server: str) -> Credentials | None:
     done = await run([f"docker-credential-{helper}", "get"], stdin=server.encode(), timeout=30)
     if done.code:
         return None
-    try:
-        answer = msgspec.json.decode(done.stdout, type=_Answer)
-    except msgspec.MsgspecError as error:
-        raise InvalidArgument(f"docker-credential-{helper} gave no valid answer: {error}") from error
+    answer = decode(done.stdout, _Answer, f"docker-credential-{helper} gave no valid answer")
     if answer.username == _TOKEN_USER:
         return Credentials(identitytoken=answer.secret)
     return Credentials(username=answer.username, password=answer.secret)

@@ -6,6 +6,7 @@ for those who read only that (Docker since version 25 does the same). In, an OCI
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from bastide.images import pack
 from bastide.images.archive import clean
 from bastide.images.compression import kind_of
 from bastide.images.content import Content
+from bastide.images.decoding import decode
 from bastide.images.digest import digest_of
 from bastide.images.manifest import (
     CONFIG_LIMIT,
@@ -71,7 +73,9 @@ class Archive:
     def close(self) -> None:
         """Let go of the file."""
         if isinstance(self._map, mmap.mmap):
-            self._map.close()
+            # While an error is on its way, its frames still look at the file; it goes with them.
+            with contextlib.suppress(BufferError):
+                self._map.close()
 
     def _find(self, name: str) -> tuple[int, int]:
         path = clean(name.encode())
@@ -206,10 +210,8 @@ class _Item(msgspec.Struct, frozen=True):
 
 
 def _read_docker(archive: Archive) -> list[Found]:
-    try:
-        items = msgspec.json.decode(archive.read("manifest.json", DOCUMENT_LIMIT), type=list[_Item])
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise InvalidArgument(f"manifest.json in the archive is malformed: {error}") from error
+    data = archive.read("manifest.json", DOCUMENT_LIMIT)
+    items = decode(data, list[_Item], "manifest.json in the archive is malformed")
     if len(items) > IMAGE_LIMIT:
         raise InvalidArgument(f"archive has more than {IMAGE_LIMIT} images")
     found = []

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from bastide.images.decoding import decode
 from bastide.images.digest import check_digest, digest_of, is_digest
 from bastide.model.container import Config
 from bastide.model.errors import InvalidArgument, NotFound, Unsupported
@@ -102,17 +103,13 @@ class ImageConfig(msgspec.Struct, frozen=True, kw_only=True):
         return Platform(os=self.os or "linux", architecture=self.architecture or "amd64", variant=self.variant)
 
 
-_DOCUMENT = msgspec.json.Decoder(dict[str, Any])
 _CONFIG = msgspec.json.Decoder(ImageConfig)
 
 
 def _fields(data: bytes, limit: int, what: str) -> dict[str, Any]:
     if len(data) > limit:
         raise InvalidArgument(f"{what} has {len(data)} bytes, more than {limit}")
-    try:
-        return _DOCUMENT.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidArgument(f"{what} is not valid JSON: {error}") from error
+    return decode(data, dict[str, Any], f"{what} is not valid JSON")
 
 
 def parse(data: bytes, media_type: str = "") -> Manifest | Index:
@@ -142,10 +139,7 @@ def parse(data: bytes, media_type: str = "") -> Manifest | Index:
 
 
 def _index(data: bytes, kind: str) -> Index:
-    try:
-        found = msgspec.json.decode(data, type=Index)
-    except msgspec.MsgspecError as error:
-        raise InvalidArgument(f"index is malformed: {error}") from error
+    found = decode(data, Index, "index is malformed")
     if len(found.manifests) > ENTRY_LIMIT:
         raise InvalidArgument(f"index has {len(found.manifests)} entries, more than {ENTRY_LIMIT}")
     _check(found.manifests)
@@ -153,10 +147,7 @@ def _index(data: bytes, kind: str) -> Index:
 
 
 def _manifest(data: bytes, kind: str) -> Manifest:
-    try:
-        found = msgspec.json.decode(data, type=Manifest)
-    except msgspec.MsgspecError as error:
-        raise InvalidArgument(f"manifest is malformed: {error}") from error
+    found = decode(data, Manifest, "manifest is malformed")
     if len(found.layers) > LAYER_LIMIT:
         raise InvalidArgument(f"image has {len(found.layers)} layers, more than {LAYER_LIMIT}")
     _check([found.config, *found.layers])

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from bastide.images.decoding import decode
 from bastide.images.reference import Reference, parse
 from bastide.model.errors import BastideError, InvalidArgument, PermissionDenied, Unsupported
 
@@ -66,10 +67,7 @@ class Policy:
         except FileNotFoundError:
             self._document = _Document([Requirement(type=_KNOWN[0])])
             return
-        try:
-            self._document = msgspec.json.decode(data, type=_Document)
-        except (msgspec.MsgspecError, RecursionError) as error:
-            raise InvalidArgument(f"{path}: {error}") from error
+        self._document = decode(data, _Document, str(path))
         every = [self._document.default, *(r for scopes in self._document.transports.values() for r in scopes.values())]
         for requirements in every:
             if not requirements:
@@ -141,9 +139,9 @@ _TYPES = ("atomic container signature", "cosign container image signature")
 def parse_claim(payload: bytes) -> Claim:
     """The claim in a signed payload (containers/image, docs/containers-signature.5). Raises PermissionDenied."""
     try:
-        critical = msgspec.json.decode(payload, type=_Payload).critical
+        critical = decode(payload, _Payload, "it is no claim").critical
         digest, reference = critical.image["docker-manifest-digest"], critical.identity["docker-reference"]
-    except (msgspec.MsgspecError, KeyError, RecursionError) as error:
+    except (InvalidArgument, KeyError) as error:
         raise PermissionDenied(f"signature has a malformed payload: {error}") from error
     if critical.type not in _TYPES or len(critical.image) != 1 or len(critical.identity) != 1:
         raise PermissionDenied("signature has a malformed payload")

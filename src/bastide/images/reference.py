@@ -7,6 +7,7 @@ and no alias can send them elsewhere.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 import msgspec
 
@@ -89,6 +90,7 @@ def _split_domain(text: str) -> tuple[str, str]:
     return domain, rest
 
 
+@lru_cache(maxsize=4096)
 def parse(text: str) -> Reference:
     """A reference as a user writes it. Raises InvalidArgument with Docker's text."""
     if _HEXADECIMAL.fullmatch(text):

@@ -17,6 +17,7 @@ import msgspec
 from yarl import URL
 
 from bastide.images.auth import Credentials, Token, challenges, check_realm
+from bastide.images.decoding import decode
 from bastide.images.digest import digest_of, is_digest
 from bastide.images.manifest import DOCUMENT_LIMIT, INDEXES, MANIFESTS
 from bastide.images.registries import Endpoint, Registries
@@ -271,11 +272,9 @@ class Repository:
                     raise Unauthorized(f"registry {self.endpoint.host} refused the user name or the password")
                 if response.status >= 300:
                     raise _parsed_error(response.status, body)
-                return msgspec.json.decode(body, type=Token).value
+                return decode(body, Token, f"token server {url.host} gave no valid answer").value
         except _TRANSPORT as error:
             raise _Again(Unavailable(f"token server {url.host} does not answer: {describe(error)}")) from error
-        except msgspec.MsgspecError as error:
-            raise Unavailable(f"token server {url.host} gave no valid answer: {error}") from error
 
     async def ping(self) -> None:
         """Whether the server takes the credentials. Raises Unauthorized, Unavailable."""
@@ -304,10 +303,7 @@ class Repository:
                 data = await _limited(response, DOCUMENT_LIMIT)
                 link = response.links.get("next")
                 following = link.get("url") if link is not None else None
-            try:
-                found += msgspec.json.decode(data, type=_Tags).tags or []
-            except msgspec.MsgspecError as error:
-                raise InvalidArgument(f"registry {self.endpoint.host} gave no valid list of tags: {error}") from error
+            found += decode(data, _Tags, f"registry {self.endpoint.host} gave no valid list of tags").tags or []
             if following is None:
                 return found
             url = URL(str(following), encoded=True)
@@ -489,8 +485,8 @@ async def _registry_error(response: aiohttp.ClientResponse) -> RegistryError:
 def _parsed_error(status: int, body: bytes) -> RegistryError:
     codes = {401: "UNAUTHORIZED", 403: "DENIED"}
     try:
-        found = msgspec.json.decode(body, type=_Errors).errors
-    except msgspec.MsgspecError:
+        found = decode(body, _Errors, "").errors
+    except InvalidArgument:
         found = []
     first = found[0] if found else _Reported(codes.get(status, ""), "")
     message = "".join(sign for sign in first.message if sign.isprintable())[:300]

@@ -21,6 +21,7 @@ SPARSE_LIMIT = 1 << 16
 """Pieces of a sparse file."""
 _ZERO = bytes(BLOCK)
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12s")
+_SIZE_LIMIT = 1 << 62
 _LAST_TIME = (1 << 34) * 1_000_000_000
 _ID_LIMIT = (1 << 32) - 1
 
@@ -391,6 +392,8 @@ def _checked(pieces: list[tuple[int, int]], entry: Entry) -> list[tuple[int, int
         if offset < end or length < 0:
             raise MalformedArchive(f"archive has an overlapping sparse map: {shown(entry.name)}")
         end = offset + length
+    if entry.size >= _SIZE_LIMIT:
+        raise MalformedArchive(f"archive has a file of {entry.size} bytes: {shown(entry.name)}")
     if end > entry.size or sum(length for _, length in pieces) != entry.stored:
         raise MalformedArchive(f"archive has a sparse map that does not fit its file: {shown(entry.name)}")
     return [(offset, length) for offset, length in pieces if length]

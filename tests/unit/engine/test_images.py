@@ -362,6 +362,25 @@ async def test_cancelled_pull_leaves_no_half(world: World) -> None:
     await world.pull()
 
 
+async def test_power_loss(world: World) -> None:
+    """What may be half on disk is made anew from its blob, or forgotten when that is broken too."""
+    world.registry.image(SMALL, tag="a")
+    other = layer_tar({"b": b"broken"})
+    world.registry.image(other, tag="b")
+    whole = await world.pull("app:a")
+    broken = await world.pull("app:b")
+    (world.snapshotter.place / sha256(SMALL)[7:] / "etc/motd").write_bytes(b"")
+    world.images.content.path(broken.layers[0].digest).write_bytes(b"")
+    (world.images.content.root / "unsynced").write_text("another boot")
+    await world.restart()
+    await world.images.open()
+    assert world.images.list() == [whole]
+    assert (world.snapshotter.place / sha256(SMALL)[7:] / "etc/motd").read_bytes() == b"hello"
+    assert sha256(other)[7:] not in world.layers()
+    await world.pull("app:b")
+    assert (world.snapshotter.place / sha256(other)[7:] / "b").read_bytes() == b"broken"
+
+
 # -- credentials ---------------------------------------------------------------------------------
 
 

@@ -139,6 +139,7 @@ def pax(records: bytes) -> bytes:
         b"11 =x\n",
         b"9 uid=-1\n",
         b"22 GNU.sparse.map=0,99\n25 GNU.sparse.size=10\n",
+        b"21 GNU.sparse.map=0,0\n39 GNU.sparse.size=9223372036854775808\n",
         b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n26 GNU.sparse.realsize=5\n",
     ],
 )
