@@ -150,23 +150,25 @@ def up(index: int) -> Message:
 def enslave(name: str, bridge: int, *, isolated: bool) -> list[Message]:
     """Make a device, whose other end should be up, a port of the bridge of index `bridge`.
 
-    The port gets back what it sent when that was translated to its own address (hairpin); an `isolated`
-    one does not speak to other isolated ones. The kernel deals with carriers that come up some
-    milliseconds later and drops what is sent before; asked for a device, it deals with it at once
+    An `isolated` port does not speak to other isolated ones. The kernel deals with carriers that come up
+    some milliseconds later and drops what is sent before; asked for a device, it deals with it at once
     (Linux 6.8 and newer), hence the questions at both ends of the list.
     """
     joined = Message(_NEWLINK, 0, _info(up=True) + text(_IFNAME, name) + number(_MASTER, bridge), name)
-    flags = octet(_BRPORT_HAIRPIN, 1) + octet(_BRPORT_ISOLATED, int(isolated))
-    slave = nested(_LINKINFO, text(_INFO_SLAVE_KIND, "bridge"), nested(_INFO_SLAVE_DATA, flags))
     mask = number(_EXT_MASK, _SKIP_STATS)
     settle = Message(_GETLINK, 0, _info() + text(_IFNAME, name) + mask, name)
-    return [
-        settle,
-        joined,
-        Message(_NEWLINK, 0, _info() + text(_IFNAME, name) + slave, name),
-        settle,
-        Message(_GETLINK, 0, _info(bridge) + mask, f"device {bridge}"),
-    ]
+    apart = [_port(name, octet(_BRPORT_ISOLATED, 1))] if isolated else []
+    return [settle, joined, *apart, settle, Message(_GETLINK, 0, _info(bridge) + mask, f"device {bridge}")]
+
+
+def hairpin(name: str) -> Message:
+    """Let a bridge's port get back what it sent, once that was translated to its own address."""
+    return _port(name, octet(_BRPORT_HAIRPIN, 1))
+
+
+def _port(name: str, flags: bytes) -> Message:
+    slave = nested(_LINKINFO, text(_INFO_SLAVE_KIND, "bridge"), nested(_INFO_SLAVE_DATA, flags))
+    return Message(_NEWLINK, 0, _info() + text(_IFNAME, name) + slave, name)
 
 
 def delete(name: str) -> Message:

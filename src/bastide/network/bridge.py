@@ -65,7 +65,6 @@ class Side:
         self.services: list[Service] = []
         self.service_elements: list[Element] = []
         self.resolvers: list[str] = []
-        self.localnet = False
 
 
 class Bridge(NetworkDriver, name="bridge"):
@@ -250,9 +249,7 @@ class Bridge(NetworkDriver, name="bridge"):
         return published
 
     async def _forward(self, side: Side, endpoint: Endpoint, ports: Sequence[Port]) -> None:
-        if not side.localnet:
-            await blocking(localnet, side.options.bridge)
-            side.localnet = True
+        await blocking(_open_ways, side.options.bridge, endpoint.interface.device)
         elements = []
         for port in ports:
             target = _target(endpoint, port)
@@ -485,6 +482,13 @@ def _join_tap(options: Options, interface: Interface, owner: int) -> None:
     with Netlink() as channel:
         channel.request([links.without_ipv6(interface.device), links.mtu(interface.device, interface.mtu)])
         channel.request(_port(options, interface, _master(options)))
+
+
+def _open_ways(bridge: str, device: str) -> None:
+    """Let published ports be reached from the host's loopback and from the container itself."""
+    localnet(bridge)
+    with Netlink() as channel:
+        channel.request([links.hairpin(device)])
 
 
 def _remove_strangers(bridge: str, known: set[str], tag: str) -> None:
