@@ -170,8 +170,11 @@ class Client:
         headers: Mapping[str, str] | None = None,
     ) -> Any:
         """Make a request; the decoded answer, None when it is empty."""
-        response = self.open(method, path, query, body, headers)
-        data = response.read()
+        return self.read(self.open(method, path, query, body, headers))
+
+    def read(self, response: Response) -> Any:
+        """The decoded body of an answer, None when it is empty; or the error that it carries."""
+        data = self.check(response).read()
         self.keep(response)
         try:
             return decode(data) if data else None

@@ -17,8 +17,15 @@ class Execs:
 
     def create(self, container: str, config: Object) -> str:
         """Prepare a process in a running container; the exec's id."""
-        answer = self._client.call("POST", f"/containers/{segment(container)}/exec", None, config)
-        return str(answer["Id"])
+        return self.created(self.creating(container, config))
+
+    def creating(self, container: str, config: Object) -> Connection:
+        """Ask for `create` without waiting for its answer."""
+        return self._client.send("POST", f"/containers/{segment(container)}/exec", None, config)
+
+    def created(self, asked: Connection) -> str:
+        """The id that `creating` asked for."""
+        return str(self._client.read(asked.answer())["Id"])
 
     def start(self, exec_id: str, tty: bool = False, size: tuple[int, int] | None = None) -> Connection:
         """Start it, and speak with it over a raw stream; `size` is rows and columns."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import posix
 
-from bastide.cli import streams
 from bastide.cli.grammar import LIST, STRING, SWITCH, Command, CommandError, Options
 from bastide.model.errors import BastideError
 
@@ -20,7 +19,10 @@ def execute(client: Client, options: Options) -> int:
     if tty and stdin and not detach and not posix.isatty(0):
         raise CommandError("the input device is not a TTY")
     execs = client.execs
-    identity = execs.create(name, _config(options, command))
+    asked = execs.creating(name, _config(options, command))
+    from bastide.cli import streams  # while the daemon is at it
+
+    identity = execs.created(asked)
     try:
         if detach:
             execs.detach(identity, tty)

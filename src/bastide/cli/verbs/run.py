@@ -66,6 +66,8 @@ def foreground(
     query: Object = {"stream": True, "detachKeys": keys, **dict.fromkeys(attached, True)}
     stream = client.containers.attaching(identity, query)
     waiting = client.containers.waiting(identity, "removed" if removed else "next-exit")
+    from bastide.cli import streams as _streams  # noqa: F401 - while the daemon is at it
+
     client.check(stream.answer())
     answer = client.check(waiting.answer())
     start(client, identity)

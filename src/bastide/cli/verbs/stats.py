@@ -88,7 +88,10 @@ class _Board:
             listener = (response.connection, response.lines())
             waiter.register(response.connection.socket.fileno(), POLLIN)
         while self._sources or listener:
-            ready = [descriptor for descriptor, _ in waiter.poll(1000)]
+            ready = [d for d, (_, connection, _) in self._sources.items() if connection.held > _CHUNK_END]
+            if listener and listener[0].held > _CHUNK_END:
+                ready.append(listener[0].socket.fileno())
+            ready = ready or [descriptor for descriptor, _ in waiter.poll(1000)]
             for descriptor in ready:
                 if descriptor in self._sources:
                     self._sample(descriptor, waiter.unregister)
@@ -112,8 +115,6 @@ class _Board:
         name, connection, lines = self._sources[descriptor]
         try:
             self._latest[name] = decode(next(lines))
-            while connection.held > _CHUNK_END:
-                self._latest[name] = decode(next(lines))
         except (StopIteration, OSError, BastideError):
             unregister(descriptor)
             connection.close()
