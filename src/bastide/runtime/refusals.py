@@ -1,6 +1,7 @@
 """What an OCI runtime says when it cannot start a process, in the words that Docker's clients know.
 
-crun: ``executable file `foo` not found in $PATH``, `open executable: Permission denied`;
+crun: ``executable file `foo` not found in $PATH``, `open executable: Permission denied`, and in newer versions
+``the path `/etc` is not a regular file``;
 runc: `exec: "foo": executable file not found in $PATH`, `exec: "/etc": is a directory`.
 """
 
@@ -13,7 +14,14 @@ from bastide.model.errors import BastideError, HostError, NotFound, PermissionDe
 
 _LEVEL = re.compile(r'.*level=(?:error|fatal) msg="(.*)"')
 _MISSING = ("not found in $PATH", "no such file or directory")
-_FORBIDDEN = ("permission denied", "operation not permitted", "is a directory", "exec format error")
+_FORBIDDEN = {
+    "is not a regular file": "is a directory",
+    "is a directory": "is a directory",
+    "permission denied": "permission denied",
+    "operation not permitted": "permission denied",
+    "exec format error": "exec format error",
+}
+"""What is said, and Docker's word for it."""
 
 
 class RuntimeFailed(HostError):
@@ -33,13 +41,13 @@ def refusal(said: str, command: str, verb: str) -> BastideError:
     before = {"create": "OCI runtime create failed", "exec": "OCI runtime exec failed: exec failed"}[verb]
     start = f'{before}: unable to start container process: exec: "{command}"'
     lowered = text.lower()
-    about_command = "executable" in lowered or "exec:" in lowered or "execve" in lowered
+    about_command = any(word in lowered for word in ("executable", "exec:", "execve", "is not a regular file"))
     if about_command and any(words.lower() in lowered for words in _MISSING):
         if "/" in command:
             return NotFound(f"{start}: stat {command}: no such file or directory: unknown")
         return NotFound(f"{start}: executable file not found in $PATH: unknown")
-    if about_command and (found := next((words for words in _FORBIDDEN if words in lowered), "")):
-        return PermissionDenied(f"{start}: {found.replace('operation not permitted', 'permission denied')}: unknown")
+    if about_command and (found := next((word for said, word in _FORBIDDEN.items() if said in lowered), "")):
+        return PermissionDenied(f"{start}: {found}: unknown")
     return RuntimeFailed(f"{before}: {text}: unknown")
 
 

@@ -29,6 +29,12 @@ from bastide.runtime.refusals import refusal
             NotFound,
             'exec: "foo": executable file not found in $PATH: unknown',
         ),
+        (
+            "the path `/etc` is not a regular file: Operation not permitted",
+            "/etc",
+            PermissionDenied,
+            'exec: "/etc": is a directory: unknown',
+        ),
         ('exec: "/etc": is a directory', "/etc", PermissionDenied, 'exec: "/etc": is a directory: unknown'),
         ("mount `/a`: No such file or directory", "sh", HostError, "mount `/a`: No such file or directory: unknown"),
         ("", "sh", HostError, "without a word: unknown"),
