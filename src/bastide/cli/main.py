@@ -97,13 +97,19 @@ def run(name: str, command: Command, words: list[str], given: Options) -> int:
         where = f"{error.filename}: " if error.filename else ""
         text.err(f"bastide: {where}{error.strerror or error}")
         return _ENGINE_ERROR if name in _CARRIERS else 1
+    except Exception as error:
+        if "debug" in given:
+            raise
+        problem = text.one_line(str(error))
+        text.err(f"bastide: unexpected {type(error).__name__}: {problem} (bastide --debug {name} … tells where)")
+        return _ENGINE_ERROR if name in _CARRIERS else 1
 
 
 def _hint(error: Unreachable) -> str:
     """What to do about a daemon that does not answer."""
     if error.errno == _EACCES:
         return " Use sudo, or become a member of the daemon's group."
-    if posix.geteuid() != 0 and Endpoint.from_environment(environment()).given is False:
+    if error.errno and posix.geteuid() != 0 and Endpoint.from_environment(environment()).given is False:
         return " Root starts it: sudo bastided, or any bastide command with sudo."
     return ""
 

@@ -6,6 +6,7 @@ and connections that stop being HTTP (`101`, attach and exec).
 
 from __future__ import annotations
 
+from bastide.client.endpoint import Unreachable
 from bastide.model.errors import Unavailable
 
 TYPE_CHECKING = False
@@ -31,7 +32,7 @@ _NOW = 0x40  # MSG_DONTWAIT
 _PEEK_NOW = 0x02 | 0x40  # MSG_PEEK | MSG_DONTWAIT
 
 
-class Closed(Unavailable):
+class Closed(Unreachable):
     """The daemon closed the connection before it answered."""
 
 

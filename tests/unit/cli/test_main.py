@@ -405,3 +405,20 @@ def test_stats(pretender: Pretender, bastide: Bastide) -> None:
     form = "{{.Container}} {{.CPUPerc}} {{.PIDs}}"
     assert set(bastide("stats", "--format", form, "web").out.splitlines()) <= {"web 40.00% 3", "web -- --"}
     assert bastide("stats", "nope").err == "Error response from daemon: page not found: /containers/nope/stats\n"
+
+
+def test_answers_that_make_no_sense(pretender: Pretender, bastide: Bastide) -> None:
+    pretender.answers |= {
+        "GET /containers/json": reply([{"no": "id"}]),
+        "GET /events": reply(b"<html>\n"),
+        "POST /containers/create": reply({}),
+        "GET /info": lambda _request, channel: channel.shutdown(2),
+    }
+    for words, code in (("ps",), 1), (("events",), 1), (("run", "x"), 125):
+        done = bastide(*words)
+        assert done.code == code
+        assert done.err.startswith("bastide: unexpected ")
+        assert len(done.err.splitlines()) == 1
+    assert bastide("info").err == "the daemon closed the connection without an answer: look at its log\n"
+    with pytest.raises(KeyError):
+        bastide("--debug", "ps")
