@@ -1,0 +1,132 @@
+"""SIGKILL in the middle of pulls, loads and removals: no half image, and the next try completes (ATTACKS 38)."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import random
+import subprocess
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.living import CLI, Daemon
+from tests.registry import Registry
+
+ROUNDS = int(os.environ.get("BASTIDE_IMAGE_CRASH_ROUNDS", "12"))
+LAYERS = 4
+
+
+def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    tar.addfile(info, io.BytesIO(data))
+
+
+@pytest.fixture(scope="module")
+def contents() -> dict[str, bytes]:
+    """The image's files: a few layers of many small files and one large one."""
+    rng = random.Random(7)
+    return {
+        f"layer{number}/{name}": rng.randbytes(size)
+        for number in range(LAYERS)
+        for name, size in [("large", 3_000_000), *((f"small{n}", 500) for n in range(300))]
+    }
+
+
+@pytest.fixture
+def archive(tmp_path: Path, contents: dict[str, bytes]) -> Path:
+    layers = []
+    for number in range(LAYERS):
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as tar:
+            for name, data in contents.items():
+                if name.startswith(f"layer{number}/"):
+                    add(tar, name, data)
+        layers.append(buffer.getvalue())
+    diff_ids = ["sha256:" + hashlib.sha256(layer).hexdigest() for layer in layers]
+    config = {"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": diff_ids}}
+    names = [f"{number}.tar" for number in range(LAYERS)]
+    manifest = [{"Config": "config.json", "RepoTags": ["large:1"], "Layers": names}]
+    path = tmp_path / "large.tar"
+    with tarfile.open(path, "w") as tar:
+        add(tar, "config.json", json.dumps(config).encode())
+        add(tar, "manifest.json", json.dumps(manifest).encode())
+        for name, layer in zip(names, layers, strict=True):
+            add(tar, name, layer)
+    return path
+
+
+@pytest.fixture
+def victim() -> Iterator[Daemon]:
+    made = Daemon("ic", "10.96.0.0/16", "10.104.0.0/16", prepared_namespaces="0")
+    try:
+        made.start()
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    made = Registry()
+    yield made
+    made.close()
+
+
+def check(victim: Daemon, contents: dict[str, bytes]) -> None:
+    """Every blob and every layer that is in place is whole; nothing is staged."""
+    for blob in (victim.data / "content" / "blobs" / "sha256").iterdir():
+        assert hashlib.sha256(blob.read_bytes()).hexdigest() == blob.name
+    for layer in (victim.data / "overlay" / "layers").iterdir():
+        found = {str(path.relative_to(layer)): path for path in layer.rglob("*") if path.is_file()}
+        (number,) = {name.partition("/")[0] for name in found}
+        wanted = {name: data for name, data in contents.items() if name.startswith(number + "/")}
+        assert found.keys() == wanted.keys()
+        assert all(found[name].read_bytes() == data for name, data in wanted.items())
+    for name in victim.ok("images", "--format", "{{.ID}}").split():
+        victim.ok("save", "-o", os.devnull, name)
+
+
+@pytest.mark.timeout(600)
+def test_killed_while_images_move(
+    victim: Daemon, registry: Registry, archive: Path, contents: dict[str, bytes]
+) -> None:
+    reference = registry.fill(archive, "large:1")
+    rng = random.Random()
+    began = time.monotonic()
+    victim.ok("pull", "-q", reference)
+    whole = time.monotonic() - began
+    victim.ok("rmi", "-f", reference)
+    for number in range(ROUNDS):
+        commands = [["pull", "-q", reference], ["load", "-q", "-i", str(archive)], ["rmi", "-f", reference]]
+        work = [
+            subprocess.Popen(
+                [*CLI, *command],
+                env=victim.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            for command in rng.sample(commands, rng.choice((1, 1, 2, 3)))
+        ]
+        time.sleep(rng.random() * (whole + 0.2))
+        victim.stop(9)
+        for process in work:
+            process.wait(60)
+        victim.start()
+        check(victim, contents)
+        if number % 4 == 3:
+            victim.ok("image", "prune", "-af")
+    victim.ok("pull", "-q", reference)
+    victim.ok("load", "-q", "-i", str(archive))
+    check(victim, contents)
+    assert len(list((victim.data / "overlay" / "layers").iterdir())) == LAYERS
+    victim.ok("rmi", "-f", reference, "large:1")
+    victim.ok("image", "prune", "-af")
+    for place in ("content/blobs/sha256", "content/ingest", "overlay/layers", "overlay/staging"):
+        assert list((victim.data / place).iterdir()) == [], place
