@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -20,6 +21,7 @@ from tests.building import build, context, read, send
 from tests.clients.raw import Api
 from tests.dockerfiles import Case, cases
 from tests.living import Daemon, mounts_below, processes_with
+from tests.registry import free_port
 
 
 @pytest.fixture(autouse=True)
@@ -282,6 +284,61 @@ def test_a_context_from_the_web(daemon: Daemon, web: str) -> None:
     assert json.loads(daemon.ok("inspect", "--type=image", done))[0]["Config"]["Labels"] == {"from": "web"}
 
 
+@pytest.fixture
+def repository(tmp_path: Path) -> Iterator[str]:
+    """A git server on loopback with one repository; gives its URL."""
+    work = tmp_path / "git" / "app.git"
+    (work / "inner").mkdir(parents=True)
+    (work / "Dockerfile").write_text("FROM busybox\nCOPY f /f\n")
+    (work / "f").write_text("main\n")
+    (work / "inner" / "Dockerfile").write_text("FROM busybox\nCOPY . /all\n")
+    (work / "inner" / "link").symlink_to("/etc/passwd")
+    (work / "out").symlink_to("/etc")
+    who = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
+    for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "first"], ["branch", "other"]):
+        subprocess.run(["git", *words], cwd=work, check=True, env=os.environ | who)
+    port = free_port()
+    server = subprocess.Popen(
+        [
+            "git",
+            "daemon",
+            "--reuseaddr",
+            "--export-all",
+            "--listen=127.0.0.1",
+            f"--port={port}",
+            f"--base-path={tmp_path / 'git'}",
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    while socket.socket().connect_ex(("127.0.0.1", port)):
+        assert server.poll() is None
+        time.sleep(0.05)
+    try:
+        yield f"git://127.0.0.1:{port}/app.git"
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(10)
+
+
+def test_git(daemon: Daemon, repository: str) -> None:
+    assert read(daemon, daemon.ok("build", "--quiet", repository), "/f") == "main"
+    made = daemon.ok("build", "--quiet", f"{repository}#other:inner")
+    assert daemon.ok("run", "--rm", "--network=none", made, "ls", "/all").split() == ["Dockerfile", "link"]
+    done = build(daemon, f"FROM busybox\nADD {repository}#main /src\n").ok()
+    assert daemon.ok("run", "--rm", "--network=none", done.id, "ls", "-A", "/src").split() == sorted(
+        ["Dockerfile", "f", "inner", "out"]
+    )
+    for wrong in (
+        f"{repository}#none",
+        f"{repository}#main:missing",
+        f"{repository}#main:out",
+        f"{repository}#--upload-pack=x",
+    ):
+        assert daemon.cli("build", "--quiet", wrong).returncode
+
+
 # -- ends that come too early (ATTACKS 38) -------------------------------------------------------------
 
 SLOW = "FROM busybox\nRUN --mount=type=cache,id=slow,target=/c echo begun > /f && sleep 600\n"
@@ -327,6 +384,31 @@ def test_a_daemon_that_is_killed_leaves_nothing_of_a_build(daemon: Daemon) -> No
     assert not processes_with(["sleep 600"])
     done = build(daemon, SLOW.replace(" && sleep 600", "")).ok()
     assert read(daemon, done.id, "/f") == "begun"
+
+
+def test_builds_that_are_cut_off_anywhere_leave_nothing_half_made(daemon: Daemon) -> None:
+    """SIGKILL at random points: the next start finds no remains, and the next build completes."""
+    chance = random.Random(4)
+    dockerfile = (
+        "FROM busybox AS a\nCOPY f /f\nRUN head -c 200000 /dev/urandom > /r\nFROM busybox AS b\nRUN mkdir /b\n"
+        "FROM a\nWORKDIR /w/x\nCOPY --from=b /b /b\nRUN cat /r /r > /rr\n"
+    )
+    body = context({"Dockerfile": dockerfile, "f": "x" * 100_000})
+    head = f"POST /build?networkmode=none&nocache=1&t=torn HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+    for _ in range(12):
+        with socket.socket(socket.AF_UNIX) as channel:
+            channel.connect(str(daemon.socket))
+            channel.sendall(head.encode() + b"Content-Type: application/x-tar\r\n\r\n" + body)
+            time.sleep(chance.uniform(0.0, 0.6))
+            daemon.stop(signal.SIGKILL)
+        daemon.start()
+        assert not daemon.ok("ps", "-aq")
+        assert not [place for place in mounts_below(daemon.base) if "build" in place]
+        if made := daemon.ok("images", "-q", "torn"):
+            assert daemon.ok("run", "--rm", "--network=none", made, "wc", "-c", "/rr").startswith("400000")
+            daemon.ok("rmi", "-f", "torn")
+    done = send(daemon, body, t="torn").ok()
+    assert daemon.ok("run", "--rm", "--network=none", done.id, "wc", "-c", "/rr").startswith("400000")
 
 
 # -- clients -------------------------------------------------------------------------------------------

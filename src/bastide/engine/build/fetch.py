@@ -7,20 +7,23 @@ redirect to anything else is refused.
 from __future__ import annotations
 
 import email.utils
+import errno
 import hashlib
 import os
 import posixpath
 import re
+import shutil
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import msgspec
 
+from bastide.host.paths import open_in, root_of
 from bastide.host.syscalls import blocking, run
 from bastide.images.archive import Owner, unpack_plain
 from bastide.images.compression import kind_of
 from bastide.images.digest import is_digest
-from bastide.model.errors import InvalidArgument, NotFound, Unavailable
+from bastide.model.errors import HostError, InvalidArgument, NotFound, Unavailable
 
 SIZE_LIMIT = 8 << 30
 """Bytes of one file."""
@@ -115,9 +118,10 @@ def _name(url: str, final: str, disposition: str) -> str:
 
 
 async def clone(source: str, target: Path, *, keep_git: bool) -> str:
-    """A git repository at `URL[#REVISION[:FOLDER]]` into the directory `target`; gives the commit.
+    """A git repository at `URL[#REVISION[:FOLDER]]` into the empty directory `target`; gives the commit.
 
-    Raises InvalidArgument, Unavailable. Hooks, submodules, filters and local paths of the repository are not used.
+    Raises InvalidArgument, NotFound (the folder), Unavailable. Hooks, submodules, filters and local paths of the
+    repository are not used.
     """
     url, _, fragment = source.partition("#")
     revision, _, inner = fragment.partition(":")
@@ -125,23 +129,57 @@ async def clone(source: str, target: Path, *, keep_git: bool) -> str:
         url = f"https://{url}"
     if url.startswith("-") or (revision and not _REVISION.fullmatch(revision)) or ".." in revision:
         raise InvalidArgument(f"invalid git source {source!r}")
-    if inner:
-        raise InvalidArgument(f"a folder inside a git repository is not offered: {source}")
+    place = target.with_name(f"{target.name}.git") if inner else target
+    try:
+        await blocking(place.mkdir, mode=0o700, exist_ok=True)
+        commit = await _fetch(place, url, revision or "HEAD")
+        if not keep_git or inner:
+            await blocking(shutil.rmtree, place / ".git")
+        if inner:
+            await _take_folder(place, inner, target)
+    finally:
+        if inner:
+            await blocking(shutil.rmtree, place, ignore_errors=True)
+    return commit
+
+
+async def _fetch(place: Path, url: str, revision: str) -> str:
     commands = [
         ["init", "--quiet"],
-        ["fetch", "--quiet", "--depth=1", "--no-tags", "--end-of-options", url, revision or "HEAD"],
+        ["fetch", "--quiet", "--depth=1", "--no-tags", "--end-of-options", url, revision],
         ["checkout", "--quiet", "--detach", "FETCH_HEAD"],
         ["rev-parse", "HEAD"],
     ]
     said = b""
     for command in commands:
-        done = await run(_git(target, command), env=_environment(), timeout=_SECONDS)
+        try:
+            done = await run(_git(place, command), env=_environment(), timeout=_SECONDS)
+        except HostError as error:
+            raise Unavailable(f"git cannot be run ({error}): install git to build from repositories") from error
         if done.code:
             raise Unavailable(f"git {command[0]} of {url}: {done.complaint}")
         said = done.stdout
-    if not keep_git:
-        await blocking(_drop, target / ".git")
     return said.decode().strip()
+
+
+async def _take_folder(place: Path, inner: str, target: Path) -> None:
+    """Copy one folder of a tree; links lead nowhere else."""
+
+    def find() -> int:
+        with root_of(place) as root:
+            return open_in(root, inner, os.O_PATH | os.O_DIRECTORY)
+
+    try:
+        fd = await blocking(find)
+    except HostError as error:
+        raise NotFound(f"the repository has no folder {inner}") from error
+    try:
+        words = ["cp", "--archive", "--no-target-directory", f"/proc/self/fd/{fd}/.", str(target)]
+        done = await run(words, pass_fds=[fd], timeout=_SECONDS)
+    finally:
+        os.close(fd)
+    if done.code:
+        raise HostError("cp", errno.EIO, done.complaint)
 
 
 def _git(folder: Path, command: list[str]) -> list[str]:
@@ -170,12 +208,6 @@ def _environment() -> dict[str, str]:
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_LFS_SKIP_SMUDGE": "1",
     }
-
-
-def _drop(folder: Path) -> None:
-    import shutil
-
-    shutil.rmtree(folder)
 
 
 async def remote_context(source: str, place: Path) -> None:
