@@ -53,7 +53,7 @@ async def disk_usage(request: web.Request) -> web.Response:
     if "volume" in chosen:
         shown["Volumes"] = await _volumes(request)
     if "build-cache" in chosen:
-        shown["BuildCache"] = []
+        shown["BuildCache"] = await _build_cache(request)
     return reply(shown)
 
 
@@ -87,6 +87,24 @@ def _images(request: web.Request) -> dict[str, Any]:
         for image in engine.images.list()
     ]
     return {"Images": rows, "LayersSize": engine.images.layers_size()}
+
+
+async def _build_cache(request: web.Request) -> list[dict[str, Any]]:
+    return [
+        {
+            "ID": record.id,
+            "Parents": [record.parent] if record.parent else None,
+            "Type": record.kind,
+            "Description": record.description,
+            "InUse": record.in_use,
+            "Shared": record.shared,
+            "Size": record.size,
+            "CreatedAt": record.created,
+            "LastUsedAt": record.used,
+            "UsageCount": record.uses,
+        }
+        for record in await request.app[ENGINE].builder.usage()
+    ]
 
 
 async def _volumes(request: web.Request) -> list[dict[str, Any]]:
