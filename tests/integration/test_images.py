@@ -239,6 +239,29 @@ def test_import_and_export(engine: Daemon, archive: Path, tmp_path: Path) -> Non
     assert (shown["Config"]["Labels"], shown["Comment"]) == ({"a": "b"}, "flattened")
 
 
+def test_app_container_image(engine: Daemon, tmp_path: Path) -> None:
+    """rkt's format, run as it is."""
+    manifest = {
+        "acKind": "ImageManifest",
+        "acVersion": "0.8.11",
+        "name": "example.com/busy",
+        "labels": [{"name": "version", "value": "2"}, {"name": "arch", "value": "amd64"}],
+        "app": {"exec": ["/bin/busybox", "echo"], "user": "0", "group": "0", "environment": []},
+    }
+    members = {"manifest": json.dumps(manifest).encode(), "rootfs/bin/busybox": Path("/bin/busybox").read_bytes()}
+    path = tmp_path / "busy.aci"
+    with tarfile.open(path, "w:gz") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mode = len(data), 0o755
+            tar.addfile(info, io.BytesIO(data))
+    engine.ok("load", "-i", str(path))
+    first = inspect(engine, "example.com/busy:2")["Id"]
+    assert engine.ok("run", "--rm", "--network", "none", "example.com/busy:2", "from", "rkt") == "from rkt"
+    engine.ok("load", "-i", str(path))
+    assert inspect(engine, "example.com/busy:2")["Id"] == first
+
+
 def test_layers_follow_the_containers(engine: Daemon, registry: Registry, archive: Path) -> None:
     """A forced removal leaves a stopped container whole."""
     reference = registry.fill(archive, "gone:1")

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from bastide.engine.clock import now
-from bastide.engine.layers import Lease, local_source
+from bastide.engine.layers import Lease, gather, local_source
 from bastide.host.syscalls import blocking
-from bastide.images import layout
+from bastide.images import aci, layout
 from bastide.images.compression import Gzip, decompress
 from bastide.images.digest import digest_of
-from bastide.images.manifest import MediaType, make_descriptor, parse_config, parse_platform
+from bastide.images.manifest import CONFIG_LIMIT, MediaType, make_descriptor, parse_config, parse_platform
 from bastide.images.reference import Reference, parse
 from bastide.images.threads import Channel, in_thread
 from bastide.model.container import Config
@@ -105,6 +105,9 @@ async def load(images: Images, data: AsyncIterator[bytes], progress: Progress) -
     async with _spool(images, data, _Plain()) as (path, _):
         archive = await in_thread("index", layout.Archive, path)
         try:
+            if aci.MANIFEST in archive:
+                images.check_archive("aci")
+                return [await _load_aci(images, path, archive.read(aci.MANIFEST, CONFIG_LIMIT), progress)]
             found_images = await blocking(layout.read, archive, images.host)
             images.check_archive("oci-archive" if any(found.manifest for found in found_images) else "docker-archive")
             for found in found_images:
@@ -112,6 +115,18 @@ async def load(images: Images, data: AsyncIterator[bytes], progress: Progress) -
         finally:
             archive.close()
     return loaded
+
+
+async def _load_aci(images: Images, path: Path, manifest_bytes: bytes, progress: Progress) -> Image:
+    """An App Container Image as an image of one layer. Raises InvalidArgument, Unsupported."""
+    manifest = aci.parse(manifest_bytes)
+    # The same file gives the same image: it carries no time of its own.
+    document = aci.configuration(manifest) | {"created": "1970-01-01T00:00:00Z"}
+    name = parse(manifest.reference).tagged()
+    layer = local_source(lambda: aci.layer(_pieces(path)))
+    image = await _flat(images, layer(0), document, name, f"imported from the ACI {manifest.name}", "load")
+    progress({"stream": f"Loaded image: {name.familiar}\n"})
+    return image
 
 
 async def _load_one(images: Images, archive: layout.Archive, found: layout.Found, progress: Progress) -> Image:
@@ -208,19 +223,8 @@ async def save(images: Images, names: Sequence[str]) -> AsyncIterator[bytes]:
         for image in saved:
             await lease.add(image.manifest.digest, image.config, *image.layers)
         pieces = layout.write(images.content, saved)
-        while piece := await blocking(_gather, pieces):
+        while piece := await blocking(gather, pieces):
             yield piece
-
-
-def _gather(pieces: Iterator[bytes], wanted: int = 1 << 20) -> bytes:
-    """Some pieces as one: small ones would cost a thread's turn each."""
-    found, size = [], 0
-    for piece in pieces:
-        found.append(piece)
-        size += len(piece)
-        if size >= wanted:
-            break
-    return b"".join(found)
 
 
 class ImportRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -260,18 +264,30 @@ async def import_root(images: Images, data: AsyncIterator[bytes], request: Impor
         "config": msgspec.to_builtins(config),
         "comment": request.message,
     }
+    image = await _flat(images, data, document, name, request.message or "Imported from -", "import")
+    progress({"status": image.id})
+    return image
+
+
+async def _flat(
+    images: Images,
+    data: AsyncIterator[bytes],
+    document: dict[str, Any],
+    name: Reference | None,
+    comment: str,
+    action: str,
+) -> Image:
+    """An image of one layer, which comes as a tar stream; `document` is its configuration but rootfs and history."""
     async with _spool(images, data, _Compressor()) as (path, layer), images.layers.leases.hold() as lease:
         size = (await blocking(path.stat)).st_size
         descriptor = Descriptor(media_type=MediaType.OCI_LAYER_GZIP, digest=layer.digest, size=size)
         await lease.add(layer.digest, layer.diff_id)
         await images.layers.ensure(descriptor, layer.diff_id, local_source(partial(_pieces, path)))
-        document |= {
+        made = document | {
             "rootfs": {"type": "layers", "diff_ids": [layer.diff_id]},
-            "history": [{"created": created, "comment": request.message or "Imported from -"}],
+            "history": [{"created": document["created"], "comment": comment}],
         }
-        image = await images.assemble(lease, document, [descriptor], [name] if name else [], "import")
-    progress({"status": image.id})
-    return image
+        return await images.assemble(lease, made, [descriptor], [name] if name else [], action)
 
 
 def _pieces(path: Path) -> Iterator[bytes]:

@@ -94,6 +94,7 @@ class Images:
 
     async def open(self) -> None:
         """Mend what a power loss may have broken. Images that cannot be mended are forgotten."""
+        self.layers.settle_later()
         if not self.content.suspects:
             return
         await self.layers.recover()

@@ -141,7 +141,7 @@ class Layers:
                 if begun is not None:
                     begun(False)
                 await self._take(descriptor, diff_id, source)
-        self._settle_later()
+        self.settle_later()
 
     async def _take(self, descriptor: Descriptor, diff_id: str, source: BlobSource) -> None:
         async with self._snapshotter.layer(diff_id) as directory:
@@ -220,7 +220,7 @@ class Layers:
                 if directory is not None:
                     await blocking(upper.rename, directory)
             self._note(descriptor.digest, diff_id, Unpacked(diff_id, 0, size))
-        self._settle_later()
+        self.settle_later()
 
     async def add_blob(self, digest: str, size: int, source: BlobSource) -> None:
         """Have a blob that is no layer."""
@@ -273,7 +273,8 @@ class Layers:
 
     # -- power loss ----------------------------------------------------------------------------
 
-    def _settle_later(self) -> None:
+    def settle_later(self) -> None:
+        """Have everything that was taken in written to disk, soon."""
         if self._settling is None or self._settling.done():
             self._settling = asyncio.create_task(self._settle(), name="settle-content")
 
@@ -335,13 +336,24 @@ def local_source(chunks: Callable[[], Iterator[bytes]]) -> BlobSource:
 
     async def source(offset: int) -> AsyncIterator[bytes]:
         pieces = chunks()
-        while chunk := await blocking(next, pieces, b""):
+        while chunk := await blocking(gather, pieces):
             skipped = min(offset, len(chunk))
             offset -= skipped
             if skipped < len(chunk):
                 yield chunk[skipped:]
 
     return source
+
+
+def gather(pieces: Iterator[bytes], wanted: int = 1 << 20) -> bytes:
+    """Some pieces as one, b"" at the end: small ones would cost a thread's turn each."""
+    found, size = [], 0
+    for piece in pieces:
+        found.append(piece)
+        size += len(piece)
+        if size >= wanted:
+            break
+    return found[0] if len(found) == 1 else b"".join(found)
 
 
 def check_diff_id(result: Unpacked, diff_id: str) -> None:
