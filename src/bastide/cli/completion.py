@@ -71,6 +71,7 @@ def bash() -> str:
 
 _BASH_BODY = """_bastide() {
     local current="${COMP_WORDS[COMP_CWORD]}" name="" word index words
+    COMPREPLY=()
     for ((index = 1; index < COMP_CWORD; index++)); do
         word="${COMP_WORDS[index]}"
         [[ $word == -* ]] && continue
@@ -92,9 +93,15 @@ _BASH_BODY = """_bastide() {
     fi
     if [[ -z $words ]]; then
         compopt -o default 2>/dev/null
-        COMPREPLY=()
     else
-        mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
+        # Names come from the daemon: nothing is expanded, and what a shell would act upon is left out.
+        local -
+        set -f
+        for word in $words; do
+            if [[ $word == "$current"* && $word =~ ^[[:alnum:]_.:/@-]+$ ]]; then
+                COMPREPLY+=("$word")
+            fi
+        done
         [[ ${#COMPREPLY[@]} -gt 0 ]] && __ltrim_colon_completions "$current" 2>/dev/null
     fi
     return 0

@@ -79,3 +79,13 @@ def test_bash_completes(words: list[str], wanted: set[str], bastide: Bastide) ->
     )
     done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=True)
     assert set(done.stdout.split()) == wanted
+
+
+def test_names_are_not_run_by_completion(bastide: Bastide, tmp_path: Path) -> None:
+    program = (
+        f"{bastide('completion', 'bash').out}\nbastide() {{ echo 'good-1 $(touch {tmp_path}/run) x;y `id` *'; }}\n"
+        'COMP_WORDS=(bastide rm ""); COMP_CWORD=2; _bastide; printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.split() == ["good-1"]
+    assert not (tmp_path / "run").exists()

@@ -195,3 +195,16 @@ def test_nobody_reads_any_more() -> None:
 )
 def test_ports(items: list[dict[str, Any]], expected: str) -> None:
     assert ps.ports(items) == expected
+
+
+def test_a_template_may_colour_but_values_may_not() -> None:
+    child, descriptor = pty.fork()
+    if child == 0:
+        try:
+            LISTING.print("\x1b[31m{{.Name}}\x1b[0m", [{"Name": lambda: "x\x1b]0;evil\x07"}])
+        finally:
+            os._exit(0)
+    seen = os.read(descriptor, 1000)
+    os.waitpid(child, 0)
+    os.close(descriptor)
+    assert seen == b"\x1b[31mx\\x1b]0;evil\\x07\x1b[0m\r\n"

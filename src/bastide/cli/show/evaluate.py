@@ -1,11 +1,13 @@
 """Go's text/template, as much of it as `--format` is used with: the runner.
 
+Values are foreign and are made safe for a terminal; the template's own text is the user's and stays as it is.
 Data is what JSON gives (maps, lists, strings, numbers, null) and `Row`, a thing whose fields are
 computed. Values print as Go's `%v` prints them.
 """
 
 from __future__ import annotations
 
+from bastide.cli.show import text
 from bastide.cli.show.functions import BUILTIN, LAZY, show
 from bastide.cli.show.template import Node, Operand, Pipe, TemplateError, parse
 
@@ -126,7 +128,7 @@ class _Run:
         if node.kind == "action":
             value = self._pipe(node.pipe, dot)
             if not node.pipe.variables:
-                self.output.append(show(value, top=True))
+                self.output.append(text.for_output(show(value, top=True)))
             return
         self._scopes.append({})
         if node.kind == "range":

@@ -59,7 +59,7 @@ class Listing:
             self._table(form[len("table") :].strip(), rows)
         else:
             for line in each(form, rows):
-                text.out(line)
+                text.out_made_safe(line)
 
     def _table(self, form: str, rows: Sequence[Row]) -> None:
         from bastide.cli.show.evaluate import Row, Template
@@ -76,7 +76,7 @@ class Listing:
             lines += [template.render(row) for row in rows]
         except TemplateError as error:
             raise CommandError(f"failed to execute template: {error}") from None
-        text.out(align([line.split("\t") for line in lines]))
+        text.out_made_safe(align([line.split("\t") for line in lines]))
 
 
 def each(form: str, values: Sequence[Any]) -> list[str]:

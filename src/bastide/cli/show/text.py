@@ -37,6 +37,16 @@ def out(text: str) -> None:
     _print(_STDOUT, text + "\n")
 
 
+def out_made_safe(text: str) -> None:
+    """Print a line on standard output whose foreign parts were made safe already; the rest is the user's own."""
+    write(_STDOUT, (text + "\n").encode("utf-8", "surrogateescape"))
+
+
+def for_output(text: str) -> str:
+    """A foreign text as it may go to standard output: `safe` where that is a terminal."""
+    return safe(text) if posix.isatty(_STDOUT) else text
+
+
 def err(text: str) -> None:
     """Print a line on standard error."""
     _print(_STDERR, text + "\n")

@@ -19,7 +19,7 @@ def events(client: Client, options: Options) -> int:
     form = options.text("format")
     form = "{{json .}}" if form == "json" else form
     for event in client.system.events(since, until, filters(options.all("filter"))):
-        text.out(table.each(form, [event])[0] if form else line(event))
+        text.out_made_safe(table.each(form, [event])[0] if form else text.for_output(line(event)))
     return 0
 
 

@@ -33,7 +33,7 @@ def info(client: Client, options: Options) -> int:
     }
     form = options.text("format")
     if form:
-        text.out(table.each("{{json .}}" if form == "json" else form, [facts])[0])
+        text.out_made_safe(table.each("{{json .}}" if form == "json" else form, [facts])[0])
         return 0
     lines = ["Client:", f" Version:    {__version__}", " Debug Mode: false", "", "Server:"]
     lines += [*_counts(facts), *_storage(facts), *_runtimes(facts), *_security(facts), *_host(facts)]

@@ -83,7 +83,7 @@ def _print(found: list[Object], form: str) -> None:
         raise CommandError(f"template parsing error: {error}", _BAD_TEMPLATE) from None
     try:
         for item in found:
-            text.out(template.render(item))
+            text.out_made_safe(template.render(item))
     except TemplateError as error:
         raise CommandError(f"template parsing error: {error}") from None
 

@@ -74,7 +74,10 @@ def inspect(client: Client, options: Options) -> int:
 
     found = client.snapshots.inspect(*options.arguments)
     form = options.text("format")
-    text.out(table.each("{{json .}}" if form == "json" else form, [found])[0] if form else codec.pretty([found]))
+    if form:
+        text.out_made_safe(table.each("{{json .}}" if form == "json" else form, [found])[0])
+    else:
+        text.out(codec.pretty([found]))
     return 0
 
 

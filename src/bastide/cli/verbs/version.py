@@ -37,7 +37,7 @@ def version(client: Client, options: Options) -> int:
     form = options.text("format")
     if form:
         facts = {"Client": ours, "Server": server}
-        text.out(table.each("{{json .}}" if form == "json" else form, [facts])[0])
+        text.out_made_safe(table.each("{{json .}}" if form == "json" else form, [facts])[0])
     else:
         text.out("\n".join(_client_lines(ours)))
         if server is not None:
