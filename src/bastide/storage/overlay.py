@@ -192,8 +192,8 @@ class Overlay(Snapshotter, name="overlay"):
         return await blocking(self._bring_up, key)
 
     def _bring_up(self, key: str) -> DirectoryRoot:
-        self._open()
         layers = self._below(key)
+        self._open()
         root = self._roots / key
         if _mounted(root):
             return DirectoryRoot(path=root)

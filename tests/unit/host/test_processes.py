@@ -88,6 +88,8 @@ async def test_handles(spawner: Spawner) -> None:
     handle = Handle.open(child.pid)
     assert handle.alive
     assert parent(child.pid) == os.getpid()
+    # The kernel closes our end of the start a moment before the new arguments can be read.
+    await asyncio.sleep(0.1)
     assert command_line(child.pid) == ["sleep", "100"]
     waiters = [asyncio.create_task(handle.ended()) for _ in range(3)]
     await asyncio.sleep(0)
