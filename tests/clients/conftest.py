@@ -11,22 +11,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.clients.engines import PEER, Engine, start
+from tests.clients.engines import ISOLATION, PEER, Engine, start
 from tests.living import busybox_archive
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "shared_kernel: what a wall with a kernel of its own refuses by name")
     config.addinivalue_line(
         "markers", "beyond: what Debian's dockerd (API 1.41), or Docker on a host without all capabilities, cannot do"
     )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """A dockerd is not asked for what it cannot do."""
-    if PEER == "dockerd":
-        beyond = [item for item in items if item.get_closest_marker("beyond")]
-        config.hook.pytest_deselected(items=beyond)
-        items[:] = [item for item in items if item not in beyond]
+    """A dockerd is not asked for what it cannot do, nor a VM for what it refuses."""
+    marker = "beyond" if PEER == "dockerd" else "shared_kernel" if ISOLATION == "vm" else ""
+    if marker:
+        left_out = [item for item in items if item.get_closest_marker(marker)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +40,11 @@ def engine() -> Iterator[Engine]:
         yield made
     finally:
         made.close()
+
+
+def shared_kernel(*values: object) -> object:
+    """A case that a VM refuses, or where its own kernel shows."""
+    return pytest.param(*values, marks=pytest.mark.shared_kernel)
 
 
 def beyond(*values: object) -> object:
@@ -76,6 +83,12 @@ class Docker:
             "DOCKER_BUILDKIT": "0",
         }
 
+    def _words(self, args: tuple[str, ...]) -> list[str]:
+        """The command line, with the isolation that the switch names."""
+        if ISOLATION and args[0] in ("run", "create") and "--isolation" not in args:
+            return ["docker", args[0], f"--isolation={ISOLATION}", *args[1:]]
+        return ["docker", *args]
+
     def __call__(
         self, *args: str, code: int | None = 0, stdin: str | bytes | None = None, timeout: float = 60
     ) -> Result:
@@ -83,7 +96,7 @@ class Docker:
         data = stdin.encode() if isinstance(stdin, str) else stdin
         extra = {"stdin": subprocess.DEVNULL} if data is None else {"input": data}
         done = subprocess.run(
-            ["docker", *args], capture_output=True, env=self.environment, timeout=timeout, check=False, **extra
+            self._words(args), capture_output=True, env=self.environment, timeout=timeout, check=False, **extra
         )
         result = Result(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
         if code is not None:
@@ -108,7 +121,7 @@ class Docker:
     def begin(self, *args: str) -> subprocess.Popen[bytes]:
         """Run `docker ARGS` beside the test."""
         return subprocess.Popen(
-            ["docker", *args],
+            self._words(args),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -1,6 +1,7 @@
 """What the clients are tried against: bastide, or with BASTIDE_TEST_PEER=dockerd a real dockerd.
 
-The second proves that an expectation is Docker's and not ours.
+The second proves that an expectation is Docker's and not ours. BASTIDE_TEST_ISOLATION=vm puts every
+container of the command line's cases behind that wall.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Protocol
 
 from tests.living import Daemon, mounts_below
 
+ISOLATION = os.environ.get("BASTIDE_TEST_ISOLATION", "")
 PEER = os.environ.get("BASTIDE_TEST_PEER", "bastide")
 _BRIDGE, _ADDRESS = "bstpeer0", "10.103.0.1/24"
 
@@ -34,7 +36,8 @@ class Bastide:
     """A bastide daemon of its own."""
 
     def __init__(self) -> None:
-        self.daemon = Daemon("cl", "10.104.0.0/16", "10.106.0.0/16")
+        own = os.getpid() % 64
+        self.daemon = Daemon(f"c{own}", f"10.{128 + own}.0.0/17", f"10.{128 + own}.128.0/17")
         self.daemon.start()
 
     @property

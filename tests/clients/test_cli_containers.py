@@ -82,6 +82,7 @@ def test_rename(docker: Docker, sleeper: str) -> None:
     assert "is already in use" in docker("rename", "second", "other", code=1).err
 
 
+@pytest.mark.shared_kernel
 def test_update(docker: Docker, sleeper: str) -> None:
     docker("update", "--memory", "128m", "--memory-swap", "-1", "--restart", "unless-stopped", sleeper)
     assert (
@@ -109,6 +110,7 @@ def test_top(docker: Docker, sleeper: str) -> None:
     assert docker("top", sleeper, "-o", "pid,comm").lines[1].split()[1] == "sleep"
 
 
+@pytest.mark.shared_kernel
 def test_stats(docker: Docker, sleeper: str) -> None:
     row = json.loads(docker.ok("stats", "--no-stream", "--format", "json", sleeper))
     assert row["Name"] == sleeper
@@ -117,6 +119,7 @@ def test_stats(docker: Docker, sleeper: str) -> None:
     assert re.fullmatch(r"[\d.]+%", row["CPUPerc"])
 
 
+@pytest.mark.shared_kernel
 def test_diff(docker: Docker) -> None:
     docker(
         "run", "--name", "one", "busybox", "sh", "-c", "touch /tmp/new; rm /var/www/index.html; echo x >> /etc/group"
@@ -164,6 +167,7 @@ def test_ps_columns(docker: Docker, sleeper: str) -> None:
     assert docker.ok("ps", "-q", "--no-trunc") == docker.field(sleeper, "{{.Id}}")
 
 
+@pytest.mark.shared_kernel
 @pytest.mark.parametrize(
     ("flags", "names"),
     [
@@ -358,6 +362,7 @@ def test_cp_renames_and_merges(docker: Docker, sleeper: str, tmp_path: Path) -> 
     assert docker.ok("exec", sleeper, "cat", "/tmp/c", "/tmp/b") == "ca"
 
 
+@pytest.mark.shared_kernel
 def test_cp_with_stopped_containers(docker: Docker, tmp_path: Path) -> None:
     docker("create", "--name", "cold", "-v", "vol:/vol", "busybox", "cat", "/tmp/a", "/vol/a")
     (tmp_path / "a").write_text("cold")
@@ -368,6 +373,7 @@ def test_cp_with_stopped_containers(docker: Docker, tmp_path: Path) -> None:
     assert (tmp_path / "b").read_text() == "cold"
 
 
+@pytest.mark.shared_kernel
 def test_cp_keeps_owners_or_gives_all_to_the_user(docker: Docker, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     os.chown(tmp_path / "file", 1234, 2345)
@@ -429,6 +435,7 @@ def test_export(docker: Docker, sleeper: str) -> None:
     assert {"etc/passwd", "bin/busybox", "tmp/mark"} <= names
 
 
+@pytest.mark.shared_kernel
 def test_commit(docker: Docker) -> None:
     docker("run", "--name", "one", "busybox", "sh", "-c", "echo kept > /kept")
     made = docker.ok(

@@ -103,6 +103,7 @@ def test_a_static_address(docker: Docker) -> None:
     assert re.search("(?i)already in use", done.err)
 
 
+@pytest.mark.shared_kernel
 def test_connect_and_disconnect(docker: Docker, sleeper: str) -> None:
     docker("network", "create", "net")
     docker("network", "connect", "--alias", "nick", "net", sleeper)
@@ -151,6 +152,7 @@ def test_an_anonymous_volume(docker: Docker) -> None:
     assert re.fullmatch(r"[0-9a-f]{64}", docker.ok("volume", "create"))
 
 
+@pytest.mark.shared_kernel
 def test_a_used_volume_stays(docker: Docker) -> None:
     made = docker.ok("create", "-v", "data:/data", "busybox")
     done = docker("volume", "rm", "data", code=1)
@@ -162,6 +164,7 @@ def test_bad_names(docker: Docker, name: str) -> None:
     assert docker("volume", "create", "--", name, code=1).err
 
 
+@pytest.mark.shared_kernel
 @pytest.mark.parametrize(
     ("flags", "names"),
     [
@@ -188,12 +191,14 @@ def test_prune_spares_named_volumes(docker: Docker) -> None:
     assert named in docker.ok("volume", "prune", "-f", "--all")
 
 
+@pytest.mark.shared_kernel
 def test_a_volume_in_memory(docker: Docker) -> None:
     docker("volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "-o", "o=size=1m", "mem")
     shown = docker.ok("run", "--rm", "-v", "mem:/mem", "busybox", "df", "-k", "/mem")
     assert re.search(r"tmpfs\s+1024", shown)
 
 
+@pytest.mark.shared_kernel
 def test_a_volume_that_is_a_bind(docker: Docker, tmp_path: object) -> None:
     with open(f"{tmp_path}/f", "w") as file:
         file.write("bound")
@@ -201,6 +206,7 @@ def test_a_volume_that_is_a_bind(docker: Docker, tmp_path: object) -> None:
     assert docker.ok("run", "--rm", "-v", "bound:/b", "busybox", "cat", "/b/f") == "bound"
 
 
+@pytest.mark.shared_kernel
 @pytest.mark.beyond
 def test_a_part_of_a_volume(docker: Docker) -> None:
     docker("run", "--rm", "-v", "whole:/w", "busybox", "sh", "-c", "mkdir /w/sub; echo part > /w/sub/f")

@@ -6,7 +6,7 @@ import re
 import time
 
 import pytest
-from tests.clients.conftest import Docker, beyond
+from tests.clients.conftest import Docker, beyond, shared_kernel
 
 # Flags, the command, and what its output has to be (a regular expression over the whole of it).
 SEEN_INSIDE = [
@@ -38,16 +38,16 @@ SEEN_INSIDE = [
     ([], "grep CapEff /proc/self/status", r"CapEff:\s+00000000a80425fb"),
     (["--cap-add", "NET_ADMIN"], "grep CapEff /proc/self/status", r"CapEff:\s+00000000a80435fb"),
     (["--security-opt", "no-new-privileges"], "grep NoNewPrivs /proc/self/status", r"NoNewPrivs:\s+1"),
-    ([], "grep -w Seccomp: /proc/self/status", r"Seccomp:\s+2"),
+    shared_kernel([], "grep -w Seccomp: /proc/self/status", r"Seccomp:\s+2"),
     (["--security-opt", "seccomp=unconfined"], "grep -w Seccomp: /proc/self/status", r"Seccomp:\s+0"),
     (["--ulimit", "nofile=100:200"], "ulimit -n; ulimit -Hn", "100\n200"),
     (["--shm-size", "8m"], "df -k /dev/shm | tail -n1", r"shm\s+8192\s.*"),
     (["--sysctl", "net.ipv4.ip_unprivileged_port_start=77"], "cat /proc/sys/net/ipv4/ip_unprivileged_port_start", "77"),
     (["--network", "none"], "ls /sys/class/net", "lo"),
     (["--init"], "cat /proc/1/cmdline | tr '\\0' ' '", r".*init.*"),
-    (["--pid", "host"], "ls /proc | grep -c '^[0-9]'", r"[0-9]+"),
-    (["--uts", "host"], "hostname", r".+"),
-    (["--device", "/dev/null:/dev/other"], "test -c /dev/other && echo device", "device"),
+    shared_kernel(["--pid", "host"], "ls /proc | grep -c '^[0-9]'", r"[0-9]+"),
+    shared_kernel(["--uts", "host"], "hostname", r".+"),
+    shared_kernel(["--device", "/dev/null:/dev/other"], "test -c /dev/other && echo device", "device"),
     (["--entrypoint", "echo"], "swallowed", "-c swallowed"),
     beyond(["--privileged"], "grep -c 'CapEff.*a80425fb' /proc/self/status || true", "0"),
     ([], "echo to stdout; echo to stderr >&2", "to stdout"),
@@ -61,7 +61,7 @@ SEEN_INSIDE = [
     beyond(["--annotation", "a=b"], "echo annotated", "annotated"),
     (["--stop-signal", "SIGINT", "--stop-timeout", "1"], "echo stops", "stops"),
     beyond(["--mac-address", "02:42:11:22:33:44"], "cat /sys/class/net/eth0/address", "02:42:11:22:33:44"),
-    (["--ipc", "none"], "ls -d /dev/shm 2>&1 || echo none", r"(?s).*none"),
+    shared_kernel(["--ipc", "none"], "ls -d /dev/shm 2>&1 || echo none", r"(?s).*none"),
     (["--cgroupns", "private"], "echo own", "own"),
     (["--platform", "linux/amd64"], "echo native", "native"),
     (["--pull", "never"], "echo here", "here"),
@@ -176,11 +176,13 @@ def test_signals_are_passed_on(docker: Docker) -> None:
     assert process.wait(20) == 7
 
 
+@pytest.mark.shared_kernel
 def test_rm_removes_the_anonymous_volume(docker: Docker) -> None:
     docker("run", "--rm", "-v", "/data", "busybox", "touch", "/data/x")
     docker.until(lambda: not docker.ok("volume", "ls", "-q"), "the removal")
 
 
+@pytest.mark.shared_kernel
 def test_named_volume_keeps_its_data(docker: Docker) -> None:
     docker("run", "--rm", "-v", "keep:/data", "busybox", "sh", "-c", "echo kept > /data/x")
     assert docker.ok("run", "--rm", "-v", "keep:/data:ro", "busybox", "cat", "/data/x") == "kept"
@@ -188,6 +190,7 @@ def test_named_volume_keeps_its_data(docker: Docker) -> None:
     assert "Read-only" in done.err
 
 
+@pytest.mark.shared_kernel
 def test_a_new_volume_gets_the_images_files(docker: Docker) -> None:
     assert (
         docker.ok("run", "--rm", "-v", "www:/var/www", "busybox", "cat", "/var/www/index.html")
@@ -201,6 +204,7 @@ def test_a_new_volume_gets_the_images_files(docker: Docker) -> None:
     assert docker.ok("run", "--rm", "--mount", mount, "busybox", "ls", "/var/www") == ""
 
 
+@pytest.mark.shared_kernel
 def test_bind_mounts(docker: Docker, tmp_path: object) -> None:
     with open(f"{tmp_path}/file", "w") as file:
         file.write("of the host")
@@ -212,6 +216,7 @@ def test_bind_mounts(docker: Docker, tmp_path: object) -> None:
     assert "bind source path does not exist" in done.err
 
 
+@pytest.mark.shared_kernel
 def test_volumes_from(docker: Docker) -> None:
     docker("create", "--name", "owner", "-v", "/shared", "busybox")
     docker("run", "--rm", "--volumes-from", "owner", "busybox", "touch", "/shared/x")
@@ -294,6 +299,7 @@ def test_health(docker: Docker) -> None:
     assert "(healthy)" in docker.ok("ps", "--format", "{{.Status}}", "--filter", "health=healthy")
 
 
+@pytest.mark.shared_kernel
 def test_container_namespaces_are_shared(docker: Docker, sleeper: str) -> None:
     assert "sleep 1000" in docker.ok("run", "--rm", "--pid", f"container:{sleeper}", "busybox", "ps")
     own = docker.ok("exec", sleeper, "cat", "/sys/class/net/eth0/address")

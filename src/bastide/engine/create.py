@@ -196,7 +196,7 @@ class Creator:
             volumes: list[str] = []
             undo.push_async_callback(self._drop_volumes, volumes)
             points = await self._resolver.resolve(config, host, volumes)
-            check_features(host, config, runtime, bool(points))
+            check_features(host, config, runtime, any(point.type != "tmpfs" for point in points))
             wanted = self._networks.check(host, endpoints, config.mac_address or "")
             command, *arguments = command_line(config)
             container = Container(

@@ -1,0 +1,41 @@
+"""What a VM cannot do, it refuses by name, and nothing half-made stays."""
+
+from __future__ import annotations
+
+import pytest
+from tests.clients.conftest import Docker
+
+pytestmark = pytest.mark.beyond
+
+
+@pytest.mark.parametrize(
+    ("flags", "word"),
+    [
+        (["-v", "vol:/vol"], "volume"),
+        (["-v", "/tmp:/host"], "bind mount"),
+        (["--mount", "type=bind,src=/tmp,dst=/host"], "bind mount"),
+        (["--device", "/dev/null"], "--device"),
+        (["--network", "host"], "--network host"),
+        (["--pid", "host"], "shared namespace"),
+        (["--ipc", "host"], "shared namespace"),
+    ],
+    ids=str,
+)
+def test_refusals(docker: Docker, flags: list[str], word: str) -> None:
+    done = docker("create", "--isolation", "vm", *flags, "busybox", code=1)
+    assert "isolation vm" in done.err
+    assert word in done.err
+    assert docker.ok("ps", "-aq") == ""
+    assert docker.ok("volume", "ls", "-q") == ""
+
+
+def test_the_isolation_is_shown(docker: Docker) -> None:
+    docker("create", "--isolation", "vm", "--name", "walled", "busybox", "true")
+    assert docker.field("walled", "{{.HostConfig.Isolation}} {{.HostConfig.Runtime}}") == "vm qemu"
+    assert docker.ok("ps", "-a", "--filter", "isolation=vm", "--format", "{{.Names}}") == "walled"
+
+
+def test_one_image_two_kernels(docker: Docker) -> None:
+    shared = docker.ok("run", "--rm", "--isolation", "container", "busybox", "uname", "-r")
+    own = docker.ok("run", "--rm", "--isolation", "vm", "busybox", "uname", "-r")
+    assert shared != own
