@@ -1,0 +1,211 @@
+"""Networks behind both walls, with the real daemon: names, ports, addresses, walls between networks, crashes."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from tests.living import Daemon, links
+
+SERVE = ("busybox", "httpd", "-f", "-h", "/var/www")
+HELLO = "hello from the image\n"
+
+
+@pytest.fixture(params=["container", "vm"])
+def isolation(request: pytest.FixtureRequest, daemon: Daemon) -> Iterator[str]:
+    """The wall; what a test leaves behind is removed."""
+    yield request.param
+    daemon.clear()
+    for name in daemon.ok("network", "ls", "-q", "--filter", "type=custom").split():
+        daemon.ok("network", "rm", name)
+
+
+def until(condition: Callable[[], object], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about in time"
+        time.sleep(0.05)
+
+
+def fetch(port: int, host: str = "127.0.0.1") -> str:
+    """What an HTTP server says, "" when nobody does."""
+    try:
+        with socket.create_connection((host, port), timeout=3) as channel:
+            channel.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            answer = b""
+            while piece := channel.recv(65536):
+                answer += piece
+    except OSError:
+        return ""
+    return answer.decode().partition("\r\n\r\n")[2]
+
+
+def run(daemon: Daemon, isolation: str, *args: str, check: bool = True) -> str:
+    done = daemon.cli("run", "--isolation", isolation, *args, check=check, timeout=180)
+    return done.stdout
+
+
+def inside(daemon: Daemon, isolation: str, network: str, script: str, *options: str) -> str:
+    """What a shell in a fresh container on a network prints."""
+    return run(daemon, isolation, "--rm", "--network", network, *options, "busybox", "sh", "-c", script)
+
+
+def test_names_of_every_kind(daemon: Daemon, isolation: str) -> None:
+    daemon.ok("network", "create", "meadow")
+    options = ("-d", "--name", "server", "--hostname", "tower", "--network", "meadow", "--network-alias", "www")
+    short = run(daemon, isolation, *options, *SERVE).strip()[:12]
+    address = daemon.inspect("server")["NetworkSettings"]["Networks"]["meadow"]["IPAddress"]
+    names = f"server www tower {short} server.meadow WWW.meadow."
+    said = inside(daemon, isolation, "meadow", f"for n in {names}; do wget -qO- http://$n/; done")
+    assert said == HELLO * 6
+    assert "name = server.meadow" in inside(daemon, isolation, "meadow", f"nslookup {address}")
+    assert address in inside(daemon, isolation, "meadow", "cat /etc/hosts; nslookup server")
+
+
+def test_names_on_the_default_network_and_nowhere_else(daemon: Daemon, isolation: str) -> None:
+    daemon.ok("network", "create", "meadow")
+    run(daemon, isolation, "-d", "--name", "server", *SERVE)
+    assert inside(daemon, isolation, "bridge", "wget -qO- http://server/") == HELLO
+    done = daemon.cli("run", "--rm", "--isolation", isolation, "--network", "meadow", "busybox", "nslookup", "server")
+    assert done.returncode != 0
+
+
+def test_static_addresses_and_a_taken_one(daemon: Daemon, isolation: str) -> None:
+    daemon.ok("network", "create", "--subnet", "10.101.77.0/24", "--gateway", "10.101.77.254", "meadow")
+    fixed = ("--network", "meadow", "--ip", "10.101.77.9", "--mac-address", "02:11:22:33:44:55")
+    script = "ip address; ip route"
+    said = run(daemon, isolation, "--rm", *fixed, "busybox", "sh", "-c", script)
+    assert "10.101.77.9/24" in said
+    assert "02:11:22:33:44:55" in said
+    assert "default via 10.101.77.254" in said
+    run(daemon, isolation, "-d", "--name", "first", *fixed, "busybox", "sleep", "1000")
+    done = daemon.cli("run", "--isolation", isolation, "--name", "second", *fixed, "busybox", "true")
+    assert done.returncode == 125
+    assert "Address already in use" in done.stderr
+
+
+def test_published_ports(daemon: Daemon, isolation: str) -> None:
+    run(daemon, isolation, "-d", "--name", "server", "-p", "18181:80", "-p", "127.0.0.1::80", *SERVE)
+    bindings = daemon.inspect("server")["NetworkSettings"]["Ports"]["80/tcp"]
+    assert {each["HostIp"] for each in bindings} == {"0.0.0.0", "::", "127.0.0.1"}
+    until(lambda: fetch(18181) == HELLO)
+    assert fetch(18181, "::1") == HELLO
+    assert fetch(int(next(each["HostPort"] for each in bindings if each["HostIp"] == "127.0.0.1"))) == HELLO
+    done = daemon.cli("run", "--isolation", isolation, "--name", "late", "-p", "18181:80", *SERVE)
+    assert done.returncode == 125
+    assert "Bind for 0.0.0.0:18181 failed: port is already allocated" in done.stderr
+    daemon.ok("rm", "-f", "server")
+    assert fetch(18181) == ""
+    run(daemon, isolation, "-d", "--name", "again", "-p", "18181:80", *SERVE)
+    until(lambda: fetch(18181) == HELLO)
+
+
+def test_walls_between_networks_and_the_host(daemon: Daemon, isolation: str) -> None:
+    for name, flags in (("meadow", ()), ("alley", ()), ("cellar", ("--internal",))):
+        daemon.ok("network", "create", *flags, name)
+    with socket.create_server(("127.0.0.1", 0)) as private:
+        host_port = private.getsockname()[1]
+        run(daemon, isolation, "-d", "--name", "server", "--network", "alley", *SERVE)
+        run(daemon, isolation, "-d", "--name", "vault", "--network", "cellar", *SERVE)
+        address = daemon.inspect("server")["NetworkSettings"]["Networks"]["alley"]["IPAddress"]
+        gateway = json.loads(daemon.ok("network", "inspect", "meadow"))[0]["IPAM"]["Config"][0]["Gateway"]
+        reach = "nc -w 2 {} </dev/null >/dev/null 2>&1 && echo {} open"
+        targets = (
+            f"{address} 80",
+            f"{gateway} {host_port}",
+            f"127.0.0.1 {host_port}",
+            "169.254.169.254 80",
+            "vault 80",
+        )
+        script = ";".join(reach.format(target, target) for target in targets)
+        assert inside(daemon, isolation, "meadow", f"{script}; true") == ""
+    assert fetch(80, address) == HELLO
+    until(lambda: inside(daemon, isolation, "cellar", "wget -qO- http://vault/; true") == HELLO)
+    assert inside(daemon, isolation, "cellar", f"{reach.format(f'{address} 80', 'server')}; true") == ""
+
+
+def test_nothing_is_left_when_containers_are_gone(daemon: Daemon, isolation: str) -> None:
+    daemon.ok("network", "create", "meadow")
+    bridge = "br-" + json.loads(daemon.ok("network", "inspect", "meadow"))[0]["Id"][:12]
+    before = set(links())
+    for _ in range(3):
+        run(daemon, isolation, "--rm", "--network", "meadow", "-p", "18183:80", "busybox", "true")
+    until(lambda: not ports_of(bridge))
+    assert {name for name in set(links()) - before if name.startswith("br-")} == set()
+    assert fetch(18183) == ""
+    daemon.ok("network", "rm", "meadow")
+    assert bridge not in links()
+
+
+def ports_of(bridge: str) -> list[str]:
+    shown = subprocess.run(["ip", "-o", "link", "show", "master", bridge], capture_output=True, text=True, check=True)
+    return re.findall(r"^\d+: (\S+?)[@:]", shown.stdout, re.MULTILINE)
+
+
+def test_ports_and_names_survive_the_daemon(daemon: Daemon, isolation: str) -> None:
+    daemon.ok("network", "create", "meadow")
+    run(daemon, isolation, "-d", "--name", "server", "--network", "meadow", "-p", "18184:80", *SERVE)
+    until(lambda: fetch(18184) == HELLO)
+    daemon.stop(9)
+    try:
+        assert fetch(18184) == HELLO
+    finally:
+        daemon.start()
+    assert fetch(18184) == HELLO
+    assert fetch(18184, "::1") == HELLO
+    assert inside(daemon, isolation, "meadow", "wget -qO- http://server/") == HELLO
+    done = daemon.cli("run", "--name", "late", "-p", "18184:80", *SERVE)
+    assert "port is already allocated" in done.stderr
+    daemon.ok("rm", "-f", "server")
+    assert fetch(18184) == ""
+
+
+def test_several_networks(daemon: Daemon, isolation: str) -> None:
+    daemon.ok("network", "create", "meadow")
+    daemon.ok("network", "create", "alley")
+    daemon.ok("create", "--isolation", isolation, "--name", "both", "--network", "meadow", *SERVE)
+    daemon.ok("network", "connect", "--alias", "shop", "alley", "both")
+    daemon.ok("start", "both")
+    assert set(daemon.inspect("both")["NetworkSettings"]["Networks"]) == {"meadow", "alley"}
+    assert inside(daemon, isolation, "meadow", "wget -qO- http://both/") == HELLO
+    assert inside(daemon, isolation, "alley", "wget -qO- http://shop/") == HELLO
+
+
+def test_connecting_while_it_runs(daemon: Daemon, isolation: str) -> None:
+    daemon.ok("network", "create", "meadow")
+    run(daemon, isolation, "-d", "--name", "server", *SERVE)
+    done = daemon.cli("network", "connect", "meadow", "server")
+    if isolation == "vm":
+        assert "stop it first" in done.stderr
+        return
+    assert inside(daemon, isolation, "meadow", "wget -qO- http://server/") == HELLO
+    assert "eth1" in daemon.ok("exec", "server", "ip", "address")
+    daemon.ok("network", "disconnect", "bridge", "server")
+    assert "eth0" not in daemon.ok("exec", "server", "ip", "address")
+    assert inside(daemon, isolation, "meadow", "wget -qO- http://server/") == HELLO
+    daemon.ok("rename", "server", "shop")
+    assert inside(daemon, isolation, "meadow", "wget -qO- http://shop/") == HELLO
+
+
+def test_ipv6(daemon: Daemon, isolation: str) -> None:
+    daemon.ok("network", "create", "--ipv6", "meadow")
+    run(daemon, isolation, "-d", "--name", "server", "--network", "meadow", "-p", "[::1]:18185:80", *SERVE)
+    own = daemon.inspect("server")["NetworkSettings"]["Networks"]["meadow"]
+    assert own["GlobalIPv6Address"].startswith("fd")
+    until(lambda: fetch(18185, "::1") == HELLO)
+    assert fetch(80, own["GlobalIPv6Address"]) == HELLO
+    script = f"wget -qO- http://[{own['GlobalIPv6Address']}]/"
+    assert inside(daemon, isolation, "meadow", script) == HELLO
+
+
+def test_sharing_a_containers_network(daemon: Daemon) -> None:
+    run(daemon, "container", "-d", "--name", "server", *SERVE)
+    assert inside(daemon, "container", "container:server", "wget -qO- http://127.0.0.1/") == HELLO
+    done = daemon.cli("run", "--rm", "--isolation", "vm", "--network", "container:server", "busybox", "true")
+    assert done.returncode == 125
+    daemon.clear()
