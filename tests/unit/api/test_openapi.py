@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bastide.api.openapi import document
+from bastide.api.openapi import document, walls
 from bastide.api.openapi.check import problems
 from bastide.api.openapi.operations import OPERATIONS, Operation
 from bastide.api.openapi.schemas import SHAPES, STRUCTS
@@ -57,6 +57,11 @@ def test_the_document_refers_to_nothing_that_is_not_there() -> None:
 def test_the_page_is_up_to_date() -> None:
     message = "write it anew: python -m bastide.api.openapi.document --markdown > docs/api.md"
     assert (ROOT / "docs" / "api.md").read_text() == document.page(), message
+
+
+def test_the_page_of_the_walls_is_up_to_date() -> None:
+    message = "write it anew: python -m bastide.api.openapi.walls > docs/isolation.md"
+    assert (ROOT / "docs" / "isolation.md").read_text() == walls.page(), message
 
 
 @pytest.mark.parametrize(
