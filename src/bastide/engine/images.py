@@ -143,7 +143,7 @@ class Images:
 
     def list(self) -> Sequence[Image]:
         """All images, the newest first."""
-        return sorted(self._images.values(), key=lambda image: image.created, reverse=True)
+        return sorted(self._images.values(), key=lambda image: documents.instant(image.created), reverse=True)
 
     def named(self, image_id: str) -> Sequence[Reference]:
         """The references to an image, sorted."""

@@ -7,14 +7,17 @@ A document that could be read as both a manifest and an index is refused, and so
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 
 from bastide.images.decoding import decode
 from bastide.images.digest import check_digest, digest_of, is_digest
-from bastide.model.container import Config
+from bastide.model.container import NEVER, Config
 from bastide.model.errors import InvalidArgument, NotFound, Unsupported
 from bastide.model.image import Descriptor, History, Platform
 
@@ -103,6 +106,9 @@ class ImageConfig(msgspec.Struct, frozen=True, kw_only=True):
         return Platform(os=self.os or "linux", architecture=self.architecture or "amd64", variant=self.variant)
 
 
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SECOND = timedelta(seconds=1)
 _CONFIG = msgspec.json.Decoder(ImageConfig)
 
 
@@ -195,7 +201,23 @@ def parse_config(data: bytes) -> ImageConfig:
             raise InvalidArgument(f"image configuration is malformed: {error}") from error
     if found.rootfs.type != "layers" or not all(is_digest(diff_id) for diff_id in found.rootfs.diff_ids):
         raise InvalidArgument("image configuration has an invalid rootfs")
+    # A time that nobody can read would spoil every list that the image is in.
+    for stamp in (found.created, *(step.created for step in found.history or [])):
+        instant(stamp or "")
     return found
+
+
+@lru_cache(maxsize=1024)
+def instant(text: str) -> int:
+    """An RFC 3339 time in nanoseconds since the epoch; "" is the beginning of Go's time. Raises InvalidArgument."""
+    found = _TIME.fullmatch(text or NEVER)
+    try:
+        if found is None:
+            raise ValueError
+        whole = datetime.fromisoformat(f"{found[1]}{found[3].replace('Z', '+00:00')}")
+    except ValueError:
+        raise InvalidArgument(f"image configuration has the invalid time {text[:60]!r}") from None
+    return (whole - _EPOCH) // _SECOND * 1_000_000_000 + int((found[2] or "")[1:].ljust(9, "0"))
 
 
 def _without_nulls(value: Any) -> Any:

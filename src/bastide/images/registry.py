@@ -245,7 +245,9 @@ class Repository:
     async def _token(self, parameters: dict[str, str], scope: str) -> str:
         plain = self._base().scheme == "http"
         realm = check_realm(parameters["realm"], self.endpoint.address, plain=plain)
-        wanted = parameters.get("scope") or f"repository:{self.endpoint.repository}:{scope}"
+        own = f"repository:{self.endpoint.repository}:{scope}"
+        # A push asks for both rights at once: its requests share one token, whichever of them got it.
+        wanted = parameters.get("scope") or own if scope == "pull" else own
         fields = {"scope": wanted, "client_id": "bastide"}
         if service := parameters.get("service"):
             fields["service"] = service

@@ -106,6 +106,26 @@ async def test_refused(world: World, uploads: Uploads) -> None:
         await push(world)
 
 
+async def test_one_token_for_the_whole_push(world: World, uploads: Uploads) -> None:
+    """The rights of a token are those that the push needs, whichever request met the challenge."""
+    world.registry.blobs.clear()
+    asked: list[str] = []
+
+    def check(request: web.Request) -> web.Response | None:
+        if request.path == "/token":
+            asked.append(request.query["scope"])
+            return web.json_response({"token": "push" if "push" in request.query["scope"] else "pull"})
+        if request.headers.get("Authorization") == "Bearer push":
+            return None
+        scope = "repository:dst:pull" if request.method in ("GET", "HEAD") else "repository:dst:pull,push"
+        challenge = f'Bearer realm="http://{world.registry.host}/token",scope="{scope}"'
+        return web.Response(status=401, headers={"WWW-Authenticate": challenge})
+
+    world.registry.before = check
+    await push(world)
+    assert set(asked) == {"repository:dst:pull,push"}
+
+
 async def test_unknown_tag(world: World, uploads: Uploads) -> None:
     with pytest.raises(NotFound, match="An image does not exist locally with the tag"):
         await push(world, "2")

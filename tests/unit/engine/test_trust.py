@@ -49,7 +49,8 @@ class Signer:
 
     def close(self) -> None:
         subprocess.run(["gpgconf", "--kill", "all"], env=self.environment, check=False)
-        shutil.rmtree(self.home)
+        # The agent takes its sockets away meanwhile.
+        shutil.rmtree(self.home, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

@@ -154,6 +154,30 @@ def test_configuration_with_a_bad_rootfs(rootfs: Any) -> None:
         documents.parse_config(json.dumps({"os": "linux", "rootfs": rootfs}).encode())
 
 
+@pytest.mark.parametrize(
+    "stamp", ["yesterday", "2026-99-01T00:00:00Z", "2026-01-01", "2026-01-01T00:00:00", "2026-01-01T00:00:00Z\n", "٢"]
+)
+@pytest.mark.parametrize("where", ["created", "history"])
+def test_times_that_would_spoil_every_list(stamp: str, where: str) -> None:
+    data = {"os": "linux", where: stamp if where == "created" else [{"created": stamp}]}
+    with pytest.raises(InvalidArgument, match="invalid time"):
+        documents.parse_config(json.dumps(data).encode())
+
+
+def test_times_are_compared_as_times() -> None:
+    stamps = [
+        "",
+        "1969-12-31T23:59:59.5Z",
+        "2026-01-01T00:30:00+01:00",
+        "2026-01-01T00:00:00Z",
+        "2026-01-01T00:00:00.5Z",
+    ]
+    moments = [documents.instant(stamp) for stamp in stamps]
+    assert moments == sorted(moments)
+    assert moments[1] == -500_000_000
+    assert documents.instant("2026-01-01T00:00:00.123456789Z") % 1_000_000_000 == 123_456_789
+
+
 def test_oversized_configuration() -> None:
     with pytest.raises(InvalidArgument, match="more than"):
         documents.parse_config(b'{"author":"' + b"x" * (9 << 20) + b'"}')

@@ -23,8 +23,8 @@ class Selection:
         self._without = filters.get("label!", [])
         self._patterns = filters.get("reference", [])
         self._dangling = self._truth(filters.get("dangling"))
-        self._since = max((images.get(name).created for name in filters.get("since", [])), default="")
-        self._before = min((images.get(name).created for name in filters.get("before", [])), default="")
+        self._since = max((epoch(images.get(name).created) for name in filters.get("since", [])), default=None)
+        self._before = min((epoch(images.get(name).created) for name in filters.get("before", [])), default=None)
         until = filters.get("until", [])
         if len(until) > 1:
             raise InvalidArgument("more than one until filter specified")
@@ -70,9 +70,12 @@ class Selection:
             return False
         if any(_labelled(labels, unwanted) for unwanted in self._without):
             return False
-        if (self._since and image.created <= self._since) or (self._before and image.created >= self._before):
+        created = epoch(image.created)
+        if self._since is not None and created <= self._since:
             return False
-        return not self._until or epoch(image.created) <= self._until
+        if self._before is not None and created >= self._before:
+            return False
+        return not self._until or created <= self._until
 
 
 def _labelled(labels: dict[str, str], wanted: str) -> bool:
