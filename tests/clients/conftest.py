@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.clients.engines import ISOLATION, PEER, Engine, start
+from tests.clients.newer import docker_folder
 from tests.living import busybox_archive
 
 
@@ -75,7 +75,7 @@ class Docker:
     def __init__(self, host: str, config: Path) -> None:
         self.host = host
         self.environment = {
-            "PATH": os.environ["PATH"],
+            "PATH": f"{docker_folder()}:{os.environ['PATH']}",
             "HOME": str(config),
             "DOCKER_HOST": host,
             "DOCKER_CONFIG": str(config),
@@ -132,7 +132,6 @@ class Docker:
 @pytest.fixture(scope="session")
 def cli(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Docker:
     """The command line, with the image `busybox` loaded."""
-    assert shutil.which("docker"), "the docker command line is needed: apt-get install docker.io"
     folder = tmp_path_factory.mktemp("docker")
     made = Docker(engine.host, folder)
     loaded = made.ok("load", "--input", str(busybox_archive(folder / "busybox.tar")))

@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.clients.conftest import Docker, Result
-
-CACHE = Path("/var/cache/bastide-tests/compose")
-SUITE = "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian trixie main\n"
+from tests.clients.newer import unpack
 
 PROJECT = """
 name: proj
@@ -58,24 +56,8 @@ configs:
 
 @pytest.fixture(scope="session")
 def program() -> Path:
-    """The compose binary, fetched by apt into a cache of the tests."""
-    found = CACHE / "root/usr/libexec/docker/cli-plugins/docker-compose"
-    if not found.exists():
-        for folder in ("lists/partial", "archives/partial"):
-            (CACHE / folder).mkdir(parents=True, exist_ok=True)
-        (CACHE / "sources.list").write_text(SUITE)
-        options = {
-            "Dir::Etc::sourcelist": CACHE / "sources.list",
-            "Dir::Etc::sourceparts": "-",
-            "Dir::State::lists": CACHE / "lists",
-            "Dir::Cache": CACHE,
-        }
-        apt = ["apt-get", *(word for name, value in options.items() for word in ("-o", f"{name}={value}"))]
-        subprocess.run([*apt, "update"], check=True, capture_output=True)
-        subprocess.run([*apt, "download", "docker-compose"], check=True, capture_output=True, cwd=CACHE)
-        (package,) = CACHE.glob("*.deb")
-        subprocess.run(["dpkg-deb", "--extract", package, CACHE / "root"], check=True)
-    return found
+    """The compose binary."""
+    return unpack("docker-compose", "usr/libexec/docker/cli-plugins/docker-compose")
 
 
 class Compose:
