@@ -144,7 +144,8 @@ void reply_error(uint32_t request, uint32_t kind, const char *text)
 	port_send(&agent_port, G_ERROR, request, message, 4 + length);
 }
 
-static void on_hello(const uint8_t *bytes, size_t length)
+/* A host takes this port up, perhaps after another one left amid a frame or this VM was restored. */
+static void on_hello(struct port *port, const uint8_t *bytes, size_t length)
 {
 	uint8_t answer[24];
 	uint32_t version = PROTOCOL_VERSION;
@@ -153,7 +154,9 @@ static void on_hello(const uint8_t *bytes, size_t length)
 	memcpy(answer, bytes, 16);
 	memcpy(answer + 16, &version, 4);
 	memcpy(answer + 20, &phase, 4);
-	port_send(&agent_port, G_HELLO, 0, answer, sizeof answer);
+	if (port == &agent_port)
+		process_detach();
+	port_send(port, G_HELLO, 0, answer, sizeof answer);
 }
 
 static void on_configure(uint32_t request, const uint8_t *bytes, size_t length)
@@ -208,10 +211,10 @@ static uint32_t number(const uint8_t *bytes, size_t length)
 }
 
 /* One whole message from the host. */
-static void dispatch(uint8_t type, uint32_t stream, const uint8_t *bytes, size_t length)
+static void dispatch(struct port *port, uint8_t type, uint32_t stream, const uint8_t *bytes, size_t length)
 {
 	switch (type) {
-	case H_HELLO: on_hello(bytes, length); break;
+	case H_HELLO: on_hello(port, bytes, length); break;
 	case H_CONFIGURE:
 	case H_CLOCK:
 	case H_FILES:
@@ -237,7 +240,7 @@ static void dispatch(uint8_t type, uint32_t stream, const uint8_t *bytes, size_t
 static void collect(struct port *port, const struct frame *frame, const uint8_t *bytes)
 {
 	if (!(frame->flags & FLAG_MORE) && !port->message_length) {
-		dispatch(frame->type, frame->stream, bytes, frame->length);
+		dispatch(port, frame->type, frame->stream, bytes, frame->length);
 		return;
 	}
 	if (port->message_length + frame->length > MESSAGE_LIMIT) {
@@ -251,7 +254,7 @@ static void collect(struct port *port, const struct frame *frame, const uint8_t 
 	port->message_length += frame->length;
 	if (frame->flags & FLAG_MORE)
 		return;
-	dispatch(frame->type, frame->stream, port->message, port->message_length);
+	dispatch(port, frame->type, frame->stream, port->message, port->message_length);
 	free(port->message);
 	port->message = NULL;
 	port->message_length = 0;

@@ -68,7 +68,7 @@ struct process {
 	pid_t pid;
 	struct source out, err, in, status;
 	int go; /* write end: lets the prepared main process run */
-	bool terminal, unlimited, exited, prepared;
+	bool terminal, unlimited, exited, prepared, detached;
 	uint32_t window;
 	int code;
 	bool oom;
@@ -118,6 +118,7 @@ void process_reap(void);
 void process_collect(void);
 void process_unblock(struct port *port);
 void process_shutdown(uint32_t request);
+void process_detach(void);
 
 /* launch.c: runs in the child, never returns */
 extern int container_mounts; /* the container's mount namespace, -1 until it is made */

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -179,6 +180,25 @@ static int set_link(int index, const char *name, const char *mac, unsigned mtu)
 	return talk(&request);
 }
 
+/* Take down an interface that a former identity configured, and its addresses with it. */
+static void reset_link(int index, const char *name)
+{
+	struct request request = link_request(index);
+	struct ifreq address = {0};
+	char path[96];
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	snprintf(address.ifr_name, sizeof address.ifr_name, "%s", name);
+	address.ifr_addr.sa_family = AF_INET;
+	if (fd >= 0) {
+		ioctl(fd, SIOCSIFADDR, &address);
+		close(fd);
+	}
+	snprintf(path, sizeof path, "/proc/sys/net/ipv6/conf/%s/disable_ipv6", name);
+	write_file(path, "1");
+	request.link.ifi_change = IFF_UP;
+	talk(&request);
+}
+
 static const char *failed(char *error, size_t size, const char *what, const char *value)
 {
 	snprintf(error, size, "network of the guest: %s %s: %s", what, value, strerror(errno));
@@ -206,10 +226,13 @@ const char *network_configure(char *lines, char *error, size_t size)
 			mtu = (unsigned)atoi(value);
 		} else if (!strcmp(line, "ipv6")) {
 			char path[96];
-			snprintf(path, sizeof path, "/proc/sys/net/ipv6/conf/%s/disable_ipv6", nic);
+			snprintf(path, sizeof path, "/proc/sys/net/ipv6/conf/%s/disable_ipv6",
+				 name ? name : nic);
 			write_file(path, "0");
 		} else if (!strcmp(line, "up")) {
 			index = (int)if_nametoindex(nic);
+			if (!index && name && (index = (int)if_nametoindex(name)))
+				reset_link(index, name);
 			if (!index || set_link(index, name ? name : nic, mac, mtu) < 0 || link_up(index) < 0)
 				return failed(error, size, "interface", name ? name : nic);
 		} else if (!strcmp(line, "address") && add_address(index, value) < 0) {

@@ -18,6 +18,7 @@
 #include "agent.h"
 
 #define MAIN_STREAM 0
+#define DETACHED_STREAM 0x80000000u
 #define PIPE_SIZE (256 * 1024)
 
 static struct process *processes, *dead;
@@ -92,13 +93,14 @@ static void finish(struct process *process)
 		finish_main(process);
 		return;
 	}
-	send_exit(process->port, process->stream, process->code, process->oom);
+	if (!process->detached)
+		send_exit(process->port, process->stream, process->code, process->oom);
 	forget(process);
 }
 
 static bool may_send(const struct process *process)
 {
-	return (process->unlimited || process->window) && !port_congested(process->port);
+	return process->detached || ((process->unlimited || process->window) && !port_congested(process->port));
 }
 
 /* Move output to the host until there is none, the window is used up or the port is congested. */
@@ -110,10 +112,12 @@ static void pump(struct process *process, struct source *source, uint8_t type)
 			return;
 		}
 		size_t room = FRAME_PAYLOAD;
-		if (!process->unlimited && process->window < room)
+		if (!process->unlimited && !process->detached && process->window < room)
 			room = process->window;
 		ssize_t count = read(source->fd, port_reserve(process->port), room);
-		if (count > 0) {
+		if (count > 0 && process->detached) {
+			continue;
+		} else if (count > 0) {
 			port_commit(process->port, type, process->stream, count);
 			if (!process->unlimited)
 				process->window -= count;
@@ -139,6 +143,22 @@ static void on_out(struct source *source, uint32_t events)
 {
 	(void)events;
 	pump_all(source->owner);
+}
+
+/* A new host knows nothing of these: they go on, what they write is thrown away. */
+void process_detach(void)
+{
+	struct process *next;
+	for (struct process *process = processes; process; process = next) {
+		next = process->next;
+		if (process->stream == MAIN_STREAM)
+			continue;
+		process->detached = true;
+		process->request = 0;
+		/* Out of the way of the new host's numbers. */
+		process->stream |= DETACHED_STREAM;
+		pump_all(process);
+	}
 }
 
 /* The port has room again, or a window opened. */
@@ -171,7 +191,7 @@ static void feed(struct process *process)
 		done = process->input_length;
 	memmove(process->input, process->input + done, process->input_length - done);
 	process->input_length -= done;
-	if (done)
+	if (done && !process->detached)
 		send_u32(process, G_WINDOW, (uint32_t)done);
 	if (!process->input_length) {
 		source_disarm(&process->in);

@@ -24,6 +24,7 @@ struct plan {
 	int cgroup_count;
 	char *preload;
 	uid_t uid;
+	bool resync; /* the guest was saved amid its streams: skip what was for another monitor */
 	bool leash; /* end when our stdin does: whoever started us is gone */
 	int stdio;  /* our end of the guest's stdio port */
 	int agent;  /* our end of the agent's port: handed to whoever connects to `vendor` */

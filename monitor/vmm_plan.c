@@ -100,6 +100,8 @@ static void apply(struct plan *plan, const char *word, char *value)
 		if (plan->command_count == 16)
 			fail("plan: too many commands");
 		plan->commands[plan->command_count++] = value;
+	} else if (!strcmp(word, "resync")) {
+		plan->resync = true;
 	} else if (!strcmp(word, "leash")) {
 		plan->leash = true;
 	} else if (!strcmp(word, "preload")) {

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/random.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -18,6 +19,7 @@
 
 #define TAIL 4096
 #define STDIN_PIECE 16384
+#define NONCE 16
 #define LOST 255 /* exit code when the guest ended without telling its own */
 
 static struct {
@@ -30,7 +32,8 @@ static struct {
 	char tail[TAIL + 1]; /* the last that the console printed */
 	size_t tail_length;
 	int code;
-	bool told, broken;
+	bool told, broken, synced;
+	uint8_t marker[FRAME_HEADER + NONCE]; /* how the answer to our greeting begins */
 } state;
 
 static void write_all(int fd, const void *data, size_t length)
@@ -94,6 +97,33 @@ static void on_frame(const struct frame *frame, const uint8_t *bytes)
 	}
 }
 
+/* Greet the guest; zero bytes first end what another monitor left unfinished. */
+static void greet(void)
+{
+	static const uint8_t padding[FRAME_HEADER + FRAME_PAYLOAD];
+	struct frame answer = {.type = G_HELLO, .length = NONCE + 8};
+	uint8_t nonce[NONCE];
+	if (getrandom(nonce, sizeof nonce, 0) != sizeof nonce)
+		fail("getrandom: %s", strerror(errno));
+	memcpy(state.marker, &answer, FRAME_HEADER);
+	memcpy(state.marker + FRAME_HEADER, nonce, NONCE);
+	write_all(state.plan->stdio, padding, sizeof padding);
+	send_frame(H_HELLO, nonce, NONCE);
+}
+
+/* Drop what comes before the answer to our greeting. */
+static void synchronise(void)
+{
+	uint8_t *at = memmem(state.in, state.in_length, state.marker, sizeof state.marker);
+	size_t dropped = state.in_length < sizeof state.marker ? 0 : state.in_length - sizeof state.marker + 1;
+	if (at) {
+		state.synced = true;
+		dropped = at - state.in;
+	}
+	memmove(state.in, state.in + dropped, state.in_length - dropped);
+	state.in_length -= dropped;
+}
+
 /* Take frames from the guest; what breaks the protocol ends the VM. */
 static void on_stdio(void)
 {
@@ -104,7 +134,9 @@ static void on_stdio(void)
 	}
 	state.in_length += count;
 	size_t at = 0;
-	while (!state.told && state.in_length - at >= FRAME_HEADER) {
+	if (!state.synced)
+		synchronise();
+	while (state.synced && !state.told && state.in_length - at >= FRAME_HEADER) {
 		struct frame frame;
 		memcpy(&frame, state.in + at, FRAME_HEADER);
 		if (frame.length > FRAME_PAYLOAD) {
@@ -301,7 +333,10 @@ int streams_run(const struct plan *plan, pid_t hypervisor, bool terminal)
 	for (int i = 0; i < plan->grant_count; i++)
 		if (plan->grants[i].ours != plan->console_theirs)
 			close(plan->grants[i].ours);
+	state.synced = !plan->resync;
 	send_commands();
+	if (plan->resync)
+		greet();
 	if (terminal)
 		send_size();
 	loop(signals);

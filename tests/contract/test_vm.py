@@ -14,13 +14,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.contract.test_runtime import Place, read
+from tests.contract.test_runtime import Place, line, read
 
 from bastide.model.config import Settings
 from bastide.model.container import HostConfig
-from bastide.model.errors import GuestError, InvalidArgument, NotFound
-from bastide.runtime import Files, Phase
+from bastide.model.errors import Conflict, GuestError, InvalidArgument, NotFound
+from bastide.runtime import Files, Pausing, Phase, Snapshotting
 from bastide.runtime.qemu import Qemu
+from bastide.storage import Duplicating
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -204,6 +205,68 @@ async def test_a_stopped_guest_does_not_hold_the_daemon(vm: Place) -> None:
     await vm.runtime.kill(container, signal.SIGKILL)
     async with asyncio.timeout(30):
         assert (await vm.runtime.wait(container)).code == 137
+
+
+# -- saved states ------------------------------------------------------------------------------------
+
+COUNTER = ("sh", "-c", "i=0; while :; do i=$((i+1)); echo $i > /data/n; sleep 0.1; done")
+
+
+async def test_a_saved_vm_goes_on_as_another(vm: Place, tmp_path: Path) -> None:
+    runtime = vm.runtime
+    assert isinstance(runtime, Snapshotting)
+    container, _ = await vm.start(*COUNTER)
+    await asyncio.sleep(1)
+    await runtime.save(container, tmp_path)
+    before = int((await vm.exec(container, "cat", "/data/n"))[1])
+    clones = [await vm.bundle("unused", hostname=f"clone{number}") for number in range(2)]
+    for clone in clones:
+        await runtime.restore(clone, tmp_path)
+        assert (await vm.runtime.state(clone.id)).phase is Phase.RUNNING
+    seen = [await vm.exec(clone.id, "sh", "-c", "hostname; head -c 16 /dev/urandom | md5sum") for clone in clones]
+    assert [out.split()[0] for _, out, _ in seen] == ["clone0", "clone1"]
+    assert seen[0][1].split()[1] != seen[1][1].split()[1]
+    for clone in clones:
+        await asyncio.sleep(0.5)
+        assert int((await vm.exec(clone.id, "cat", "/data/n"))[1]) > 1
+        await vm.runtime.delete(clone.id)
+    assert int((await vm.exec(container, "cat", "/data/n"))[1]) > before
+
+
+@pytest.mark.parametrize("name", ["state", "upper", "manifest"])
+async def test_a_saved_state_that_was_altered_is_refused(vm: Place, tmp_path: Path, name: str) -> None:
+    runtime = vm.runtime
+    assert isinstance(runtime, Snapshotting)
+    container, _ = await vm.start("sleep", "100")
+    await runtime.save(container, tmp_path)
+    with (tmp_path / name).open("r+b") as file:
+        file.write(b"altered")
+    bundle = await vm.bundle("unused")
+    with pytest.raises((Conflict, NotFound)):
+        await runtime.restore(bundle, tmp_path)
+    assert (await vm.runtime.state(bundle.id)).phase is Phase.ABSENT
+    assert (await vm.exec(container, "true"))[0].code == 0
+
+
+async def test_pause_flushes_the_disk_for_a_copy(vm: Place) -> None:
+    runtime, snapshotter = vm.runtime, vm.snapshotter
+    assert isinstance(runtime, Pausing)
+    assert isinstance(snapshotter, Duplicating)
+    bundle = await vm.bundle("sh", "-c", "echo kept > /data/file; echo ready; sleep 100")
+    await runtime.create(bundle)
+    stdio = await vm.runtime.attach(bundle.id)
+    await vm.runtime.start(bundle.id)
+    assert await line(stdio.output()) == b"ready\n"
+    await runtime.pause(bundle.id)
+    copy = await vm.bundle("cat", "/data/file")
+    await snapshotter.remove(copy.id)
+    await snapshotter.duplicate(bundle.id, copy.id)
+    await runtime.resume(bundle.id)
+    assert (await vm.exec(bundle.id, "sh", "-c", "echo more >> /data/file"))[0].code == 0
+    await runtime.create(copy)
+    stdio = await runtime.attach(copy.id)
+    await runtime.start(copy.id)
+    assert (await read(stdio))[0] == "kept\n"
 
 
 # -- files -------------------------------------------------------------------------------------------

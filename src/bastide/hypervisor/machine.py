@@ -51,7 +51,16 @@ def maps_readonly(machine: Machine) -> bool:
 
 def kernel_command_line(machine: Machine, boot: Boot) -> str:
     """Words for the guest's kernel."""
-    words = ["console=ttyS0", "quiet", "loglevel=1", "panic=-1", "nowatchdog", "nosoftlockup", "ipv6.autoconf=0"]
+    words = [
+        "console=ttyS0",
+        "quiet",
+        "loglevel=1",
+        "panic=-1",
+        "reboot=t",
+        "nowatchdog",
+        "nosoftlockup",
+        "ipv6.autoconf=0",
+    ]
     if machine.accelerator is Accelerator.TCG:
         # Speculation does not exist in translated code, and its mitigations defeat the translator.
         words += ["mitigations=off", "tsc=reliable", "no_timer_check"]
@@ -67,9 +76,11 @@ def _processor(machine: Machine) -> list[str]:
     return [*("-accel", f"tcg,thread={threads},tb-size=64"), *("-cpu", "max,la57=off,pku=off")]
 
 
-def _memory(machine: Machine, ram: int, *, shared: bool) -> list[str]:
+def _memory(machine: Machine, ram: int | None, *, shared: bool) -> list[str]:
     words = f"memory-backend-file,id=ram,size={machine.memory},mem-path=/proc/self/fd/{ram}"
-    if shared:
+    if ram is None:
+        words = f"memory-backend-ram,id=ram,size={machine.memory}"
+    elif shared:
         words += ",share=on"
     else:
         words += ",share=off" + (",readonly=on,rom=off" if maps_readonly(machine) else "")
@@ -117,11 +128,15 @@ def _nics(taps: list[int]) -> list[str]:
     return words
 
 
-def _restore(state: int) -> list[dict[str, object]]:
-    """The QMP commands of a restore: RAM is where the template left it, the devices come from descriptor `state`."""
+def _restore(state: int, *, whole: bool) -> list[dict[str, object]]:
+    """The QMP commands of a restore from descriptor `state`.
+
+    RAM is where the template left it, unless the state is `whole`.
+    """
+    ignored = [] if whole else qmp.IGNORE_SHARED
     return [
         {"execute": "qmp_capabilities"},
-        {"execute": "migrate-set-capabilities", "arguments": {"capabilities": qmp.IGNORE_SHARED}},
+        {"execute": "migrate-set-capabilities", "arguments": {"capabilities": ignored}},
         {"execute": "migrate-incoming", "arguments": {"uri": f"fd:{state}"}},
     ]
 
@@ -130,7 +145,7 @@ def describe(
     plan: Plan,
     machine: Machine,
     *,
-    ram: Path,
+    ram: Path | None,
     base: Path,
     upper: Path,
     taps: list[str],
@@ -141,9 +156,10 @@ def describe(
 ) -> None:
     """Write the command line of a boot (`boot`) or of a restore (`state`) into `plan`.
 
-    `shared`: the guest writes into the file `ram` itself, as a template in the making does.
+    `ram` is the memory's file, None when the state holds the memory too. `shared`: the guest writes into
+    the file itself, as a template in the making does.
     """
-    memory = plan.write(ram) if shared else plan.read(ram)
+    memory = None if ram is None else plan.write(ram) if shared else plan.read(ram)
     listener = plan.listen(control)
     plan.arguments(
         machine.qemu,
@@ -169,9 +185,18 @@ def describe(
             *("-append", kernel_command_line(machine, boot)),
         )
     if state:
-        setup = plan.setup(*_restore(plan.read(state)))
+        setup = plan.setup(*_restore(plan.read(state), whole=ram is None))
         plan.arguments(
             *("-chardev", f"socket,id=setup,fd={setup}"),
             *("-mon", "chardev=setup,mode=control"),
             *("-incoming", "defer"),
         )
+
+
+def outline(wanted: Machine) -> str:
+    """Everything on the command lines but paths: what a template's key must tell apart."""
+    plan, nowhere = Plan(1), Path("-")
+    boot = Boot(kernel=nowhere, initramfs=nowhere)
+    taps = [""] * wanted.nics
+    describe(plan, wanted, ram=nowhere, base=nowhere, upper=nowhere, taps=taps, control=nowhere, boot=boot, shared=True)
+    return plan.text()

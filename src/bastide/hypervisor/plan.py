@@ -76,6 +76,10 @@ class Plan:
         """The monitor, and QEMU with it, ends when the monitor's stdin does."""
         self._add("leash 1")
 
+    def resync(self) -> None:
+        """The guest was saved amid its streams: skip what was meant for another monitor."""
+        self._add("resync 1")
+
     def preload(self, path: Path) -> None:
         """A library to load into QEMU."""
         self._add(f"preload {path}")

@@ -90,9 +90,9 @@ def _clamped(*values: int) -> tuple[int, ...]:
 def interface(number: int, link: Interface) -> bytes:
     """An interface as lines of text; `number` is the NIC's in the template."""
     lines = [f"nic {number}", f"name {link.name}", f"mac {link.mac}", f"mtu {link.mtu}"]
+    lines.append("up 1")
     if any(":" in address for address in link.addresses):
         lines.append("ipv6 1")
-    lines.append("up 1")
     lines += [f"address {address}" for address in link.addresses]
     lines += [f"gateway {gateway}" for gateway in link.gateways]
     lines += [f"route {destination} {gateway}" for destination, gateway in link.routes]
@@ -124,7 +124,7 @@ def files(bundle: Bundle) -> bytes:
 def identity(bundle: Bundle, *, mounted: bool = False) -> bytes:
     """The fields of CONFIGURE: entropy and time first, then all that makes the clone this container.
 
-    `mounted`: the template had this image mounted already.
+    `mounted`: the guest has its root already, from its template or from a saved state.
     """
     host = bundle.host_config
     items = seeded()

@@ -15,6 +15,8 @@ from qemu.qmp.error import QMPError
 from bastide.model.errors import HostError, NotFound, Unavailable
 
 _TIMEOUT = 30.0
+_UNLIMITED = 1 << 40
+"""Bytes a second that a state is written with: as fast as the disk takes it."""
 IGNORE_SHARED: list[dict[str, object]] = [{"capability": "x-ignore-shared", "state": True}]
 """Leave shared RAM out of the state: it is in the template's file already (migration's qapi schema)."""
 
@@ -33,11 +35,13 @@ class Monitor:
         except (QMPError, TimeoutError, OSError) as error:
             raise Unavailable(f"QEMU refused {command}: {error}") from error
 
-    async def save(self, file: int) -> None:
-        """Write the device state into an open file; the guest is stopped when this returns."""
+    async def save(self, file: int, *, memory: bool = False) -> None:
+        """Write the state of devices, and of memory if asked, into an open file; the guest stands still then."""
+        ignored = [{"capability": "x-ignore-shared", "state": not memory}]
         with self._client.listener(("MIGRATION",)) as events:
-            capabilities = [*IGNORE_SHARED, {"capability": "events", "state": True}]
+            capabilities = [*ignored, {"capability": "events", "state": True}]
             await self.execute("migrate-set-capabilities", {"capabilities": capabilities})
+            await self.execute("migrate-set-parameters", {"max-bandwidth": _UNLIMITED, "downtime-limit": 2000})
             try:
                 self._client.send_fd_scm(file)
             except (QMPError, OSError) as error:

@@ -149,7 +149,7 @@ class Templates:
     async def _key(self, wanted: Machine, base: Path | None) -> str:
         if self._parts is None:
             self._parts = await blocking(self._read_parts)
-        text = msgspec.json.encode([wanted, self._parts, _image(base)])
+        text = msgspec.json.encode([wanted, self._parts, machine.outline(wanted), _image(base)])
         return hashlib.sha256(text).hexdigest()[:32]
 
     def _read_parts(self) -> dict[str, str]:

@@ -24,7 +24,7 @@ import msgspec
 from bastide.host import cgroups
 from bastide.host.processes import Spawner
 from bastide.host.syscalls import blocking, run
-from bastide.hypervisor import accelerator, disks, inside, machine, process, qmp
+from bastide.hypervisor import accelerator, disks, inside, machine, process, qmp, saved
 from bastide.hypervisor.agent import Agent, Channel
 from bastide.hypervisor.confinement import Uids, confine
 from bastide.hypervisor.frames import Ask, u32
@@ -40,6 +40,7 @@ from bastide.model.errors import (
     InvalidArgument,
     NotFound,
     PermissionDenied,
+    Unavailable,
     Unsupported,
 )
 from bastide.model.process import Bundle, DiskRoot, Process, Stats, Struct, TerminalSize
@@ -56,6 +57,7 @@ _SMALLEST = 128 * _MEGABYTE
 """The guest's kernel needs some fifty megabytes for itself: a smaller limit gets this."""
 _KILL_SECONDS = 10.0
 """How long a guest may take to end its process after SIGKILL before it is cut off."""
+_FREEZE_SECONDS = 5.0
 _START = "OCI runtime create failed: unable to start container process"
 
 
@@ -63,8 +65,8 @@ class _Vm(Struct, frozen=True, kw_only=True):
     """What is kept about a running VM in its directory (`vm.json`)."""
 
     uid: int
-    memory: int
-    cpus: int
+    machine: Machine
+    upper: str
     cgroup: str
     started: bool = False
     paused: bool = False
@@ -83,6 +85,8 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
             Feature.PRIVILEGED,
             Feature.SYSCTLS,
             Feature.INIT,
+            Feature.SNAPSHOT,
+            Feature.CLONE,
         }
     )
 
@@ -197,15 +201,32 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         )
         await self._sweep()
         template = await self._choose(wanted, bundle.root)
+        self._claim(bundle)
+        try:
+            await self._launch(bundle, wanted, ram=template.ram, state=template.state)
+            await self._become(bundle, specification, mounted=bool(template.image))
+        except BaseException as error:
+            await self._undo(bundle, error)
+            raise
+
+    def _claim(self, bundle: Bundle) -> None:
+        """Make the container's directory, and the link that finds it again."""
         for folder in (self._bundles, bundle.directory):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         (self._bundles / bundle.id).symlink_to(bundle.directory)
-        try:
-            await self._restore(bundle, bundle.root, wanted, template)
-            await self._become(bundle, specification, mounted=bool(template.image))
-        except BaseException:
-            await self.delete(bundle.id)
-            raise
+
+    async def _undo(self, bundle: Bundle, error: BaseException) -> None:
+        """Leave nothing of a VM that did not come up. Raises the monitor's reason in place of `its end`."""
+        why = ""
+        if isinstance(error, Unavailable | NotFound):
+            with contextlib.suppress(TimeoutError, NotFound):
+                async with asyncio.timeout(2):
+                    await self._monitor.wait(bundle.id, bundle.directory)
+            with contextlib.suppress(OSError):
+                why = (bundle.directory / "fault").read_text().strip()
+        await self.delete(bundle.id)
+        if why:
+            raise GuestError(f"the virtual machine ended before its process: {why}") from error
 
     async def _sweep(self) -> None:
         """Once in a daemon's life: remove what a killed one has left of templates."""
@@ -245,11 +266,12 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         else:
             self._warming.pop((wanted, base), None)
 
-    async def _restore(self, bundle: Bundle, root: DiskRoot, wanted: Machine, template: Template) -> None:
-        """Have conmon and the monitor restore a clone; it need not have come up when this returns."""
+    async def _launch(self, bundle: Bundle, wanted: Machine, *, ram: Path | None, state: Path) -> None:
+        """Have conmon and the monitor restore a VM; it need not have come up when this returns."""
+        root = bundle.root
+        assert isinstance(root, DiskRoot)
         uid = self._uids.take(bundle.id)
-        vm = _Vm(uid=uid, memory=wanted.memory, cpus=wanted.cpus, cgroup=bundle.cgroup_path)
-        self._keep(bundle.id, vm)
+        self._keep(bundle.id, _Vm(uid=uid, machine=wanted, upper=str(root.upper), cgroup=bundle.cgroup_path))
         plan = Plan(uid)
         if bundle.cgroup_path:
             cpus = bundle.host_config.nano_cpus / 1e9
@@ -257,16 +279,18 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
                 plan.cgroup(path)
         if not machine.maps_readonly(wanted):
             plan.preload(self.settings.guest_root / "readonly.so")
+        if ram is None:
+            plan.resync()
         plan.vendor(Path("agent.sock"))
         machine.describe(
             plan,
             wanted,
-            ram=template.ram,
+            ram=ram,
             base=root.base,
             upper=root.upper,
             taps=[link.device for link in bundle.networking.interfaces],
             control=Path("qmp.sock"),
-            state=template.state,
+            state=state,
         )
         (bundle.directory / "plan").write_text(plan.text())
         launch = Launch(
@@ -425,6 +449,9 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         vm = self._vm(container)
         if vm.paused:
             raise Conflict(f"Container {container} is already paused")
+        # What the guest holds in its caches goes to the disk, for whoever copies that meanwhile.
+        with contextlib.suppress(GuestError, NotFound):
+            await (await self._agent(container)).ask(Ask.FREEZE, timeout=_FREEZE_SECONDS)
         async with qmp.connect(self._directory(container) / "qmp.sock") as control:
             await control.execute("stop")
         self._keep(container, msgspec.structs.replace(vm, paused=True))
@@ -436,11 +463,43 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
             await control.execute("cont")
         self._keep(container, msgspec.structs.replace(vm, paused=False))
         agent = await self._agent(container)
-        agent.request(Ask.CLOCK, process.clock())
+        # Nobody waits for the answers: they need not be kept.
+        agent.send(Ask.CLOCK, 0, process.clock())
+        agent.send(Ask.THAW, 0)
+
+    async def save(self, container: str, directory: Path) -> None:
+        """See Snapshotting: memory, devices and the disk as they are at one moment."""
+        vm = self._vm(container)
+        if vm.paused:
+            raise Conflict(f"container {container} is paused: resume it first")
+        await saved.write(self._directory(container) / "qmp.sock", Path(vm.upper), vm.machine, directory)
+        agent = await self._agent(container)
+        agent.send(Ask.CLOCK, 0, process.clock())
+
+    async def restore(self, bundle: Bundle, directory: Path) -> None:
+        """See Snapshotting: the VM goes on where it was saved, with this bundle's name, addresses and entropy."""
+        if not isinstance(bundle.root, DiskRoot):
+            raise Unsupported("a VM needs its root as disks: use the snapshotter erofs")
+        await self.probe()
+        wanted = await saved.read(directory, self._version)
+        if wanted.nics != len(bundle.networking.interfaces):
+            raise Conflict(f"the saved memory has {wanted.nics} network interfaces: connect as many networks")
+        await blocking(disks.copy_sparse, directory / "upper", bundle.root.upper)
+        self._claim(bundle)
+        try:
+            await self._launch(bundle, wanted, ram=None, state=directory / "state")
+            agent = await Agent.connect(bundle.directory / "agent.sock", again=True)
+            self._agents[bundle.id] = agent
+            await agent.hello()
+            await agent.ask(Ask.CONFIGURE, process.identity(bundle, mounted=True))
+            self._keep(bundle.id, msgspec.structs.replace(self._vm(bundle.id), started=True))
+        except BaseException as error:
+            await self._undo(bundle, error)
+            raise
 
     async def stats(self, container: str) -> Stats:
         """See Measuring: the guest's own counters."""
-        return await inside.stats(await self._agent(container), self._vm(container).memory)
+        return await inside.stats(await self._agent(container), self._vm(container).machine.memory)
 
     async def processes(self, container: str) -> Sequence[int]:
         """See Listing."""

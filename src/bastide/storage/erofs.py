@@ -212,6 +212,21 @@ class Erofs(Snapshotter, name="erofs"):
                 note.with_suffix(".erofs").unlink(missing_ok=True)
                 note.unlink(missing_ok=True)
 
+    async def duplicate(self, key: str, new: str) -> DiskRoot:
+        """See Duplicating."""
+        layers, place = self._below(key), self._snapshot(new)
+        await blocking(self._open)
+        staged = self._staging / f"{new}-{os.urandom(4).hex()}"
+        try:
+            await blocking(lambda: staged.mkdir(mode=0o700))
+            (staged / "layers").write_text("\n".join(layers) + "\n")
+            await blocking(disks.copy_sparse, self._snapshot(key) / "upper", staged / "upper")
+            await blocking(staged.rename, place)
+        except BaseException:
+            self._trash.put(staged)
+            raise
+        return await self.mount(new)
+
     async def usage(self, key: str) -> Usage:
         """See the contract: the allocated bytes of the writable disk."""
         if key.startswith("sha256:"):

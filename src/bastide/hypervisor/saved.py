@@ -1,0 +1,71 @@
+"""Saved states of running VMs: memory and devices in one file, the writable disk as it was at that moment."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import msgspec
+
+from bastide.host.syscalls import blocking
+from bastide.hypervisor import disks, qmp
+from bastide.hypervisor.machine import Machine
+from bastide.hypervisor.template import digest
+from bastide.model.errors import BastideError, Conflict, NotFound
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What a saved state needs to be restored, and how to know it again."""
+
+    machine: Machine
+    digests: dict[str, str]
+
+
+def _sum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+async def write(control: Path, upper: Path, machine: Machine, directory: Path) -> None:
+    """Save the VM behind the QMP socket `control` into `directory`; it goes on afterwards.
+
+    Raises ResourceExhausted, HostError, Unavailable; then the VM goes on and nothing usable is left.
+    """
+    file = os.open(directory / "state", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        async with qmp.connect(control) as monitor:
+            try:
+                await monitor.save(file, memory=True)
+                # The guest stands still: its disk is what its memory thinks it is.
+                await blocking(disks.copy_sparse, upper, directory / "upper")
+            finally:
+                await monitor.execute("cont")
+    finally:
+        os.close(file)
+    digests = {"state": await blocking(_sum, directory / "state"), "upper": await blocking(digest, directory / "upper")}
+    (directory / "manifest").write_bytes(msgspec.json.encode(Manifest(machine, digests)))
+
+
+async def read(directory: Path, version: tuple[int, int, int]) -> Machine:
+    """The machine that a saved state was on, after its files were checked.
+
+    Raises NotFound (nothing was saved), Conflict (files were altered, or another QEMU saved them).
+    """
+    try:
+        manifest = msgspec.json.decode((directory / "manifest").read_bytes(), type=Manifest)
+    except (OSError, msgspec.DecodeError) as error:
+        raise NotFound(f"no saved memory in {directory}") from error
+    if manifest.machine.version != version:
+        saved, here = (".".join(map(str, one)) for one in (manifest.machine.version, version))
+        raise Conflict(f"the memory was saved by QEMU {saved}, this is {here}: restore the files alone")
+    try:
+        found = {
+            "state": await blocking(_sum, directory / "state"),
+            "upper": await blocking(digest, directory / "upper"),
+        }
+    except BastideError:
+        found = {}
+    if found != manifest.digests:
+        raise Conflict(f"the saved memory in {directory} was altered: it is not restored")
+    return manifest.machine
