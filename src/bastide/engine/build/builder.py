@@ -17,7 +17,7 @@ import msgspec
 from bastide.engine.backends import Backends
 from bastide.engine.build import options as asked
 from bastide.engine.build.cache import Cache
-from bastide.engine.build.context import Context, received
+from bastide.engine.build.context import Context, Places
 from bastide.engine.build.layers import Workshop
 from bastide.engine.build.mounts import CacheMounts, Mounts
 from bastide.engine.build.options import Options
@@ -90,6 +90,7 @@ class Builder:
         self._trash = Trash(self._home / "trash")
         self.cache = Cache(store, images.layers)
         self._caches = CacheMounts(self._home / "mounts", self._trash)
+        self._places = Places(self._home / "contexts", self._run, self._trash)
         self.secrets = Secrets()
         self._opened = False
         images.kept = self.cache.kept
@@ -135,7 +136,7 @@ class Builder:
             if any(name.digest for name in names):
                 raise InvalidArgument("refusing to create a tag with a digest reference")
             await blocking(self._make_home)
-            async with received(self._home / "contexts", self._trash, options, data) as context:
+            async with self._places.received(options, data) as context:
                 return await self._with_context(options, context, output, names)
         finally:
             output.end()
