@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -18,7 +20,7 @@ from bastide.host.capabilities import bounding, decode
 from bastide.host.processes import state_letter
 from bastide.model.config import Settings
 from bastide.model.container import DeviceMapping, HostConfig
-from bastide.model.errors import Conflict, HostError, InvalidArgument, NotFound
+from bastide.model.errors import BastideError, Conflict, HostError, InvalidArgument, NotFound
 from bastide.model.process import Mount, Networking
 from bastide.runtime import Phase
 
@@ -130,6 +132,19 @@ async def test_no_descriptor_leaks_in(place: Place) -> None:
     container, _ = await place.start("sleep", "100")
     _, out, _ = await place.exec(container, "ls", "-l", "/proc/self/fd")
     assert len(out.splitlines()) == 5
+
+
+async def test_the_runtime_program_is_out_of_reach(place: Place) -> None:
+    """CVE-2019-5736: a container that writes to the program which enters it."""
+    path = Path(shutil.which(place.runtime.name) or "")
+    before = hashlib.sha256(path.read_bytes()).digest()
+    script = "while :; do for p in /proc/[0-9]*; do (echo x >> $p/exe) 2>/dev/null; done; done"
+    container, _ = await place.start("sh", "-c", script)
+    for _ in range(10):
+        with contextlib.suppress(BastideError):
+            await place.exec(container, "/proc/self/exe", "--version")
+        assert (await place.exec(container, "true"))[0].code == 0
+    assert hashlib.sha256(path.read_bytes()).digest() == before
 
 
 async def test_devices(place: Place) -> None:

@@ -37,7 +37,8 @@ def _look(root: int, path: str) -> int:
     try:
         fd = open_in(root, path)
     except OSError as error:
-        return errno.ENOENT if error.errno in (errno.ENOENT, errno.ENOTDIR) else 0
+        missing = error.errno in (errno.ENOENT, errno.ENOTDIR) and not _depends(root, path)
+        return errno.ENOENT if missing else 0
     try:
         mode = os.fstat(fd).st_mode
     finally:
@@ -45,3 +46,14 @@ def _look(root: int, path: str) -> int:
     if stat.S_ISDIR(mode):
         return errno.EISDIR
     return 0 if mode & 0o111 else errno.EACCES
+
+
+def _depends(root: int, path: str) -> bool:
+    """Whether the answer depends on who asks: /proc/self is not ours, and a link may lead there."""
+    if posixpath.normpath("/" + path.lstrip("/")).startswith("/proc/"):
+        return True
+    try:
+        os.close(open_in(root, path, os.O_PATH | os.O_NOFOLLOW))
+    except OSError:
+        return False
+    return True
