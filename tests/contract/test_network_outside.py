@@ -39,6 +39,9 @@ async def world(settings: Settings) -> AsyncIterator[Path]:
     path = namespace(settings)
     host("ip", "link", "add", WIRE, "type", "veth", "peer", "name", "wire", "netns", str(path))
     try:
+        # Nobody else is on this wire: no second of waiting for others who might have the same address.
+        host("sysctl", "-qw", f"net.ipv6.conf.{WIRE}.accept_dad=0")
+        within(path, "sysctl", "-qw", "net.ipv6.conf.wire.accept_dad=0")
         host("ip", "address", "add", f"{HOST}/24", "dev", WIRE)
         host("ip", "address", "add", f"{HOST6}/64", "dev", WIRE, "nodad")
         host("ip", "link", "set", WIRE, "up")

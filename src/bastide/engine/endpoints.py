@@ -130,7 +130,7 @@ def asked(settings: EndpointSettings) -> EndpointSettings:
     derived = {ipam.mac_for(ipam.address(own)) for own in (settings.ip_address, settings.global_ipv6_address) if own}
     mac = "" if settings.mac_address in derived else settings.mac_address
     return EndpointSettings(
-        ipam_config=settings.ipam_config or EndpointIPAM(),
+        ipam_config=settings.ipam_config,
         links=settings.links,
         aliases=settings.aliases,
         mac_address=mac,

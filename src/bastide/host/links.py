@@ -15,8 +15,8 @@ from bastide.host import netlink
 from bastide.host.netlink import CREATE, EXCL, REPLACE, Message, Netlink, attribute, nested, number, octet, text
 
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
-_NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
-_NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
+_NEWADDR = 20
+_NEWROUTE, _GETROUTE = 24, 26
 _NEWNEIGH, _NUD_REACHABLE = 28, 0x02
 
 _ADDRESS, _IFNAME, _MTU, _LINK, _MASTER, _LINKINFO = 1, 3, 4, 5, 10, 18
@@ -34,9 +34,6 @@ _MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
 _INFO = struct.Struct("=BxHiII")
 _IFADDR = struct.Struct("=BBBBI")
 _ROUTE = struct.Struct("=BBBBBBBBI")
-
-IPv4 = ipaddress.IPv4Interface
-IPv6 = ipaddress.IPv6Interface
 
 
 class Link(NamedTuple):
@@ -210,14 +207,6 @@ def neighbour(index: int, own: str, mac: str) -> Message:
     return Message(_NEWNEIGH, CREATE | REPLACE, payload, own)
 
 
-def no_address(index: int, cidr: str) -> Message:
-    """Take an address from a device."""
-    parsed = ipaddress.ip_interface(cidr)
-    family = socket.AF_INET if parsed.version == 4 else socket.AF_INET6
-    payload = _IFADDR.pack(family, parsed.network.prefixlen, 0, 0, index) + attribute(2, parsed.ip.packed)
-    return Message(_DELADDR, 0, payload, cidr)
-
-
 def route(destination: str, gateway: str, index: int, metric: int = 0) -> Message:
     """A route by way of `gateway` on a device; `destination` is CIDR, `0.0.0.0/0` or `::/0` by default."""
     parsed = ipaddress.ip_network(destination)
@@ -230,12 +219,6 @@ def route(destination: str, gateway: str, index: int, metric: int = 0) -> Messag
     if metric:
         payload += number(6, metric)
     return Message(_NEWROUTE, CREATE | REPLACE, payload, destination)
-
-
-def no_default_route(family: int, index: int) -> Message:
-    """Remove the default route by way of a device."""
-    payload = _ROUTE.pack(family, 0, 0, 0, 254, 0, 0, 0, 0) + number(4, index)
-    return Message(_DELROUTE, 0, payload, "default route")
 
 
 def _read_link(payload: bytes) -> Link:
@@ -270,18 +253,6 @@ def index_of(name: str) -> int:
         return socket.if_nametoindex(name)
     except OSError:
         return 0
-
-
-def all_addresses(channel: Netlink) -> list[tuple[int, str]]:
-    """Every address of the namespace: device index and CIDR."""
-    found = []
-    for _, payload in channel.dump(Message(_GETADDR, 0, _IFADDR.pack(0, 0, 0, 0, 0), "addresses")):
-        family, length, _, _, index = _IFADDR.unpack_from(payload)
-        carried = netlink.attributes(payload, _IFADDR.size)
-        packed = carried.get(2) or carried.get(1)
-        if packed and family in (socket.AF_INET, socket.AF_INET6):
-            found.append((index, f"{ipaddress.ip_address(packed)}/{length}"))
-    return found
 
 
 def all_routes(channel: Netlink) -> list[Route]:
