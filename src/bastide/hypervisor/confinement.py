@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from bastide.host import cgroups
@@ -39,6 +39,13 @@ class Uids:
                     file.write(owner)
                 return self._first + number
         raise ResourceExhausted(f"all {_UIDS} uids for VMs are in use")
+
+    def keep(self, alive: Callable[[str], bool]) -> None:
+        """Give back those whose owners are gone."""
+        if self._folder.is_dir():
+            for path in self._folder.iterdir():
+                if not alive(path.read_text() or "-"):
+                    path.unlink(missing_ok=True)
 
     def free(self, uid: int) -> None:
         """Give one back. Repeatable."""

@@ -201,7 +201,7 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         )
         await self._sweep()
         template = await self._choose(wanted, bundle.root)
-        self._claim(bundle)
+        await self._claim(bundle)
         try:
             await self._launch(bundle, wanted, ram=template.ram, state=template.state)
             await self._become(bundle, specification, mounted=bool(template.image))
@@ -209,8 +209,9 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
             await self._undo(bundle, error)
             raise
 
-    def _claim(self, bundle: Bundle) -> None:
-        """Make the container's directory, and the link that finds it again."""
+    async def _claim(self, bundle: Bundle) -> None:
+        """Make the container's directory, and the link that finds it again; what a crash left is removed."""
+        await self.delete(bundle.id)
         for folder in (self._bundles, bundle.directory):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         (self._bundles / bundle.id).symlink_to(bundle.directory)
@@ -231,6 +232,8 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
     async def _sweep(self) -> None:
         """Once in a daemon's life: remove what a killed one has left of templates."""
         if self._swept is None:
+            # A uid that was taken just before a crash belongs to no container.
+            self._uids.keep(lambda owner: (self._bundles / owner).is_symlink())
             self._swept = asyncio.create_task(self._templates.sweep())
         await asyncio.shield(self._swept)
 
@@ -485,7 +488,7 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         if wanted.nics != len(bundle.networking.interfaces):
             raise Conflict(f"the saved memory has {wanted.nics} network interfaces: connect as many networks")
         await blocking(disks.copy_sparse, directory / "upper", bundle.root.upper)
-        self._claim(bundle)
+        await self._claim(bundle)
         try:
             await self._launch(bundle, wanted, ram=None, state=directory / "state")
             agent = await Agent.connect(bundle.directory / "agent.sock", again=True)
