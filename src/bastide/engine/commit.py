@@ -7,7 +7,6 @@ import contextlib
 import os
 import stat
 from collections.abc import AsyncIterator, Sequence
-from typing import BinaryIO
 
 import msgspec
 
@@ -16,12 +15,12 @@ from bastide.engine.build.state import State, changes, document
 from bastide.engine.clock import now
 from bastide.engine.containers import Containers
 from bastide.engine.files import MOUNT_TARGETS
-from bastide.engine.guest_layer import pack_guest
+from bastide.engine.guest_layer import write_guest
 from bastide.engine.images import Images
-from bastide.engine.layers import Lease, no_source
+from bastide.engine.layers import Lease
 from bastide.engine.ledger import Ledger
-from bastide.host.syscalls import blocking
-from bastide.images.changes import Packed, pack_changes
+from bastide.engine.new_layers import Fill, make_layer
+from bastide.images.changes import Packed, write_changes
 from bastide.images.reference import parse_repository
 from bastide.images.threads import in_thread
 from bastide.model.container import Config, Container, Status
@@ -49,6 +48,7 @@ class Committer:
     def __init__(self, ledger: Ledger, backends: Backends, containers: Containers, images: Images) -> None:
         self._ledger, self._backends = ledger, backends
         self._containers, self._images = containers, images
+        self._home = images.settings.data_root / "build" / "scratch"
 
     async def commit(self, reference: str, request: CommitRequest) -> Image:
         """An image of a container's files and configuration.
@@ -84,26 +84,15 @@ class Committer:
 
     async def _packed(self, container: Container, lease: Lease, pause: bool) -> Packed | None:
         """The container's changes as a layer of the store; None when there are none."""
-        layers = self._images.layers
-        path, file = layers.content.spool()
-        try:
-            with file:
-                async with self._still(container, pause):
-                    packed = await self._pack(container, file)
-            if not packed.entries:
-                return None
-            await lease.add(packed.descriptor.digest, packed.diff_id)
-            if not layers.content.has(packed.descriptor.digest):
-                await blocking(layers.content.adopt, path, packed.descriptor.digest)
-            await layers.ensure(packed.descriptor, packed.diff_id, no_source)
-            return packed
-        finally:
-            await blocking(path.unlink, missing_ok=True)
+        async with self._still(container, pause):
+            return await make_layer(self._images.layers, lease, self._home, self._filler(container))
 
-    async def _pack(self, container: Container, file: BinaryIO) -> Packed:
+    def _filler(self, container: Container) -> Fill:
+        """What writes the container's changes. Raises Unsupported when nobody reaches them."""
         snapshotter = self._backends.snapshotter(container.snapshotter)
         if isinstance(snapshotter, Trees):
-            return await in_thread("pack", pack_changes, snapshotter.upper(container.id), file, "gzip", _is_stub)
+            upper = snapshotter.upper(container.id)
+            return lambda writer: in_thread("pack", write_changes, upper, writer, _is_stub)
         runtime = self._backends.runtime(container.runtime)
         if Feature.FILES not in runtime.features or not isinstance(runtime, Files):
             raise Unsupported(f"isolation {container.isolation} cannot be committed")
@@ -111,7 +100,7 @@ class Committer:
             raise Unsupported(
                 f"files of a stopped container with isolation {container.isolation} cannot be reached: start it first"
             )
-        return await pack_guest(runtime, container.id, file)
+        return lambda writer: write_guest(runtime, container.id, writer)
 
     @contextlib.asynccontextmanager
     async def _still(self, container: Container, pause: bool) -> AsyncIterator[None]:

@@ -9,18 +9,16 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
-from typing import BinaryIO
 
-from bastide.images.changes import LayerWriter, Packed, copy_entries
+from bastide.images.changes import LayerWriter, copy_entries
 from bastide.images.threads import Channel, in_thread
 from bastide.runtime import Files
 
 _CHANGED, _ADDED, _DELETED = 0, 1, 2
 
 
-async def pack_guest(guest: Files, container: str, file: BinaryIO, compression: str = "gzip") -> Packed:
-    """Write the layer of a running container's changes. Raises GuestError, InvalidArgument, HostError."""
-    writer = LayerWriter(file, compression)
+async def write_guest(guest: Files, container: str, writer: LayerWriter) -> None:
+    """Write the changes of a running container. Raises GuestError, InvalidArgument, HostError."""
     for kind, path in outermost(await guest.changes(container)):
         name = os.fsencode(path).lstrip(b"/")
         if kind == _DELETED:
@@ -32,7 +30,6 @@ async def pack_guest(guest: Files, container: str, file: BinaryIO, compression: 
         work = asyncio.create_task(copying)
         await channel.fill(guest.get_archive(container, path), work)
         await work
-    return writer.end()
 
 
 def outermost(changes: Sequence[tuple[int, str]]) -> list[tuple[int, str]]:

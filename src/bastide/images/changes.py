@@ -49,11 +49,12 @@ _TYPES = {"gzip": MediaType.DOCKER_LAYER_GZIP, "zstd": MediaType.OCI_LAYER_ZSTD,
 class LayerWriter:
     """A layer as it grows: hashed, compressed, hashed again and written in one pass.
 
-    `compression` is gzip, zstd or "". Paths are bytes without a slash at their beginning.
+    `compression` is gzip, zstd or "". `copy` gets the archive as it is before compression. Paths are bytes
+    without a slash at their beginning.
     """
 
-    def __init__(self, file: BinaryIO, compression: str = "gzip") -> None:
-        self._file = file
+    def __init__(self, file: BinaryIO, compression: str = "gzip", copy: Callable[[bytes], None] | None = None) -> None:
+        self._file, self._copy = file, copy
         self._type = _TYPES[compression]
         self._coder = Gzip() if compression == "gzip" else None
         self._zstd = zstandard.ZstdCompressor(level=3).compressobj() if compression == "zstd" else None
@@ -73,6 +74,8 @@ class LayerWriter:
     def _flush(self) -> None:
         data = b"".join(self._waiting)
         self._waiting, self._gathered = [], 0
+        if self._copy is not None:
+            self._copy(data)
         self._plain.update(data)
         self._out(self._coder.add(data) if self._coder else self._zstd.compress(data) if self._zstd else data)
 
@@ -139,21 +142,26 @@ class LayerWriter:
         )
 
 
-def pack_changes(
-    upper: Path, file: BinaryIO, compression: str = "gzip", skip: Callable[[bytes, os.stat_result], bool] | None = None
-) -> Packed:
-    """Write the layer of the directory `upper` into `file`. Blocks.
+def pack_changes(upper: Path, file: BinaryIO, compression: str = "gzip") -> Packed:
+    """The layer of the directory `upper`, written into `file`. Blocks. Raises OSError."""
+    writer = LayerWriter(file, compression)
+    write_changes(upper, writer)
+    return writer.end()
+
+
+def write_changes(
+    upper: Path, writer: LayerWriter, skip: Callable[[bytes, os.stat_result], bool] | None = None
+) -> None:
+    """Write everything in the directory `upper`. Blocks.
 
     Nothing else may change the tree meanwhile, or what is written is of several moments. Sockets are left
     out, as in Docker, and so is what `skip` says by path and status. Raises OSError.
     """
-    writer = LayerWriter(file, compression)
     root = os.open(upper, _FOLDER)
     try:
         _Packer(writer, skip).root(root)
     finally:
         os.close(root)
-    return writer.end()
 
 
 class _Packer:

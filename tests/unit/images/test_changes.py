@@ -13,14 +13,15 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from bastide.images.changes import LayerWriter, Packed, copy_entries, pack_changes
+from bastide.images.changes import LayerWriter, Packed, copy_entries, write_changes
 from bastide.images.tar import MalformedArchive
 
 
 def packed(upper: Path, compression: str = "", **options: object) -> tuple[Packed, bytes]:
     buffer = io.BytesIO()
-    found = pack_changes(upper, buffer, compression, **options)  # type: ignore[arg-type]
-    return found, buffer.getvalue()
+    writer = LayerWriter(buffer, compression)
+    write_changes(upper, writer, **options)  # type: ignore[arg-type]
+    return writer.end(), buffer.getvalue()
 
 
 def entries(data: bytes) -> dict[str, tarfile.TarInfo]:

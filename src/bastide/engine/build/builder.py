@@ -154,7 +154,7 @@ class Builder:
             lease = await until.enter_async_context(self._images.layers.leases.hold())
             await blocking(scratch.mkdir, mode=0o700)
             until.callback(self._trash.put, scratch)
-            workshop = Workshop(f"build-{build}", self._images.layers, snapshotter, lease, options.compression)
+            workshop = Workshop(f"build-{build}", scratch, self._images.layers, snapshotter, lease, options.compression)
             until.push_async_callback(workshop.close)
             mounts = Mounts(options, self._run / build, scratch, self._caches)
             until.push_async_callback(mounts.close)

@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from bastide.engine.guest_layer import pack_guest
-from bastide.engine.layers import Layers, Lease, no_source
+from bastide.engine.guest_layer import write_guest
+from bastide.engine.layers import Layers, Lease
+from bastide.engine.new_layers import make_layer
 from bastide.host.syscalls import blocking
-from bastide.images.changes import Packed, pack_changes
+from bastide.images.changes import LayerWriter, Packed, pack_changes
 from bastide.images.threads import in_thread
 from bastide.model.errors import Unsupported
 from bastide.model.process import DirectoryRoot
@@ -20,15 +21,18 @@ from bastide.storage import Snapshotter, Trees
 class Workshop:
     """Where one build makes its layers. Everything that it makes is held by the build's lease.
 
-    `prefix` names its snapshots; what a crash leaves of them is removed at the daemon's next start.
+    `home` is its folder in the data root, `prefix` names its snapshots; what a crash leaves of them is removed
+    at the daemon's next start.
     """
 
-    def __init__(self, prefix: str, layers: Layers, snapshotter: Snapshotter, lease: Lease, compression: str) -> None:
+    def __init__(
+        self, prefix: str, home: Path, layers: Layers, snapshotter: Snapshotter, lease: Lease, compression: str
+    ) -> None:
         if not isinstance(snapshotter, Trees):
             raise Unsupported(f"snapshotter {snapshotter.name} cannot serve builds: its snapshots are not directories")
         self._prefix, self._layers, self._lease = prefix, layers, lease
         self._snapshotter, self._trees = snapshotter, snapshotter
-        self._compression = compression
+        self._compression, self._home = compression, home
         self._count = 0
         self._views: dict[tuple[str, ...], str] = {}
 
@@ -86,19 +90,11 @@ class Workshop:
 
     async def take_guest(self, guest: Files, container: str) -> Packed | None:
         """What changed in a running container that only its runtime reaches, as a layer of the store."""
-        path, file = self._layers.content.spool()
-        try:
-            with file:
-                packed = await pack_guest(guest, container, file, self._compression)
-            if not packed.entries:
-                return None
-            await self._lease.add(packed.descriptor.digest, packed.diff_id)
-            if not self._layers.content.has(packed.descriptor.digest):
-                await blocking(self._layers.content.adopt, path, packed.descriptor.digest)
-            await self._layers.ensure(packed.descriptor, packed.diff_id, no_source)
-            return packed
-        finally:
-            await blocking(path.unlink, missing_ok=True)
+
+        async def fill(writer: LayerWriter) -> None:
+            await write_guest(guest, container, writer)
+
+        return await make_layer(self._layers, self._lease, self._home, fill, self._compression)
 
     async def close(self) -> None:
         """Take the views down."""
