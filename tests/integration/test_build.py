@@ -341,7 +341,9 @@ def test_git(daemon: Daemon, repository: str) -> None:
 
 # -- ends that come too early (ATTACKS 38) -------------------------------------------------------------
 
-SLOW = "FROM busybox\nRUN --mount=type=cache,id=slow,target=/c echo begun > /f && sleep 600\n"
+SLEEP = f"sleep {100_000_000 + os.getpid()}"
+"""A command that no other process of the host runs."""
+SLOW = f"FROM busybox\nRUN --mount=type=cache,id=slow,target=/c echo begun > /f && {SLEEP}\n"
 
 
 def started(daemon: Daemon) -> str:
@@ -381,8 +383,8 @@ def test_a_daemon_that_is_killed_leaves_nothing_of_a_build(daemon: Daemon) -> No
     daemon.start()
     assert not daemon.ok("ps", "-aq")
     assert not daemon.ok("images", "-q", "half")
-    assert not processes_with(["sleep 600"])
-    done = build(daemon, SLOW.replace(" && sleep 600", "")).ok()
+    assert not processes_with([SLEEP])
+    done = build(daemon, SLOW.replace(f" && {SLEEP}", "")).ok()
     assert read(daemon, done.id, "/f") == "begun"
 
 
