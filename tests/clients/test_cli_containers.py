@@ -377,7 +377,7 @@ def test_cp_with_stopped_containers(docker: Docker, tmp_path: Path) -> None:
 def test_cp_keeps_owners_or_gives_all_to_the_user(docker: Docker, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     os.chown(tmp_path / "file", 1234, 2345)
-    docker("run", "-d", "--name", "owner", "-u", "web", "busybox", "sleep", "1000")
+    docker("run", "-d", "--name", "owner", "-u", "1000:1000", "busybox", "sleep", "1000")
     docker("cp", str(tmp_path / "file"), "owner:/tmp/kept")
     docker("cp", "-a", str(tmp_path / "file"), "owner:/tmp/given")
     assert docker.ok("exec", "owner", "stat", "-c", "%u:%g", "/tmp/kept", "/tmp/given").split() == [

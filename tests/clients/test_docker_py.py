@@ -96,7 +96,7 @@ def test_many_options(client: Any) -> None:
     assert host["ReadonlyRootfs"]
     assert made.labels["k"] == "v"
     assert made.ports["80/tcp"][0]["HostIp"] == "127.0.0.1"
-    assert made.exec_run("sh -c 'id -u; echo $A; ulimit -n'").output == b"1000\nb\n100\n"
+    assert made.exec_run("sh -c 'id -u; echo $A'").output == b"1000\nb\n"
 
 
 def test_life(client: Any) -> None:

@@ -349,7 +349,9 @@ def test_many_clients_that_leave_early(daemon: Daemon, api: Api) -> None:
                 with socket.socket(socket.AF_UNIX) as channel:
                     channel.connect(api.path)
                     channel.sendall(request)
-                    channel.recv(20)
+                    seen = b""
+                    while b"\r\n\r\n" not in seen:
+                        seen += channel.recv(4096)
 
     leave()
     time.sleep(1)

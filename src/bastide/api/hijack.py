@@ -15,6 +15,7 @@ from aiohttp import WSMsgType, web
 
 from bastide.api.connection import Connection
 from bastide.api.detach import Detector
+from bastide.api.hangup import hung_up
 from bastide.api.http import BEGUN, version
 from bastide.model.errors import BastideError
 from bastide.runtime import Stdio, Stream
@@ -147,7 +148,7 @@ async def join(taking: Taking, stdio: Stdio, wanted: Wanted) -> Taken:
     try:
         incoming = asyncio.ensure_future(_incoming(taking.reader, stdio, wanted))
         outgoing = asyncio.ensure_future(_outgoing(taking.writer, stdio, wanted))
-        detached = await _until_over(incoming, outgoing)
+        detached = await _until_over(incoming, outgoing, taking.writer.transport)
     except BaseException:
         taking.drop()
         raise
@@ -158,14 +159,19 @@ async def join(taking: Taking, stdio: Stdio, wanted: Wanted) -> Taken:
     return taken
 
 
-async def _until_over(incoming: asyncio.Future[bool], outgoing: asyncio.Future[None]) -> bool:
-    """Wait for the end of the output, or for `incoming` to say that the client detached; gives whether it did."""
+async def _until_over(
+    incoming: asyncio.Future[bool], outgoing: asyncio.Future[None], transport: asyncio.BaseTransport | None = None
+) -> bool:
+    """Wait for the end of the output, or for `incoming` to say that the client detached; gives whether it did.
+
+    A client that has ended what it sends still gets the output, unless it has gone.
+    """
     try:
         await asyncio.wait((incoming, outgoing), return_when=asyncio.FIRST_COMPLETED)
         if incoming.done() and not outgoing.done():
             if incoming.result():
                 return True
-            await outgoing
+            await _rest(outgoing, transport)
         elif outgoing.done():
             outgoing.result()
         return False
@@ -175,6 +181,21 @@ async def _until_over(incoming: asyncio.Future[bool], outgoing: asyncio.Future[N
         incoming.cancel()
         outgoing.cancel()
         await asyncio.wait((incoming, outgoing))
+
+
+async def _rest(outgoing: asyncio.Future[None], transport: asyncio.BaseTransport | None) -> None:
+    """Wait for the end of the output, or of the client."""
+    if transport is None:
+        await outgoing
+        return
+    gone = asyncio.ensure_future(hung_up(transport))
+    try:
+        await asyncio.wait((outgoing, gone), return_when=asyncio.FIRST_COMPLETED)
+        if outgoing.done():
+            outgoing.result()
+    finally:
+        gone.cancel()
+        await asyncio.wait((gone,))
 
 
 async def _incoming(reader: asyncio.StreamReader, stdio: Stdio, wanted: Wanted) -> bool:
@@ -226,13 +247,19 @@ async def serve_websocket(request: web.Request, stdio: Stdio, wanted: Wanted) ->
     socket = web.WebSocketResponse(max_msg_size=1 << 20)
     try:
         await socket.prepare(request)
-        incoming = asyncio.ensure_future(_feed(_messages(socket), stdio, wanted))
+        incoming = asyncio.ensure_future(_feed_messages(socket, stdio, wanted))
         outgoing = asyncio.ensure_future(_send_messages(socket.send_bytes, stdio, wanted))
         await _until_over(incoming, outgoing)
     finally:
         await stdio.close()
     await socket.close()
     return socket
+
+
+async def _feed_messages(socket: web.WebSocketResponse, stdio: Stdio, wanted: Wanted) -> bool:
+    """Hand the client's messages to the process. A WebSocket has no half close: its end is the client's."""
+    await _feed(_messages(socket), stdio, wanted)
+    return True
 
 
 async def _messages(socket: web.WebSocketResponse) -> AsyncIterator[bytes]:

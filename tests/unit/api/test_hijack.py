@@ -129,6 +129,17 @@ async def test_the_detach_keys_end_the_connection_alone(api: Api, keys: str, typ
     assert [call[0] for call in api.engine.containers.calls] == ["detached"]
 
 
+async def test_a_client_that_has_gone_is_let_go(api: Api) -> None:
+    stdio = api.engine.containers.stdio
+    reader, writer = await api.raw(request(ATTACH))
+    await head(reader)
+    writer.write_eof()
+    await asyncio.sleep(0.05)
+    assert not stdio.closed.is_set()
+    writer.close()
+    await asyncio.wait_for(stdio.closed.wait(), 5)
+
+
 def test_keys_that_only_begin_the_sequence_are_typed() -> None:
     detector = detach.Detector(detach.DEFAULT)
     assert detector.feed(b"\x10a") == b"\x10a"
@@ -234,6 +245,13 @@ async def test_websocket_attach(api: Api) -> None:
         stdio.pieces.put_nowait(None)
         assert (await socket.receive(5)).type.name in ("CLOSE", "CLOSED", "CLOSING")
     assert stdio.received == b"in"
+
+
+async def test_a_websocket_that_is_closed_lets_go(api: Api) -> None:
+    stdio = api.engine.containers.stdio
+    async with api.session.ws_connect("http://x/containers/web/attach/ws?stream=1&stdout=1"):
+        assert not stdio.closed.is_set()
+    await asyncio.wait_for(stdio.closed.wait(), 5)
 
 
 async def test_a_foreign_websocket_is_refused(api: Api) -> None:
