@@ -55,6 +55,7 @@ class Erofs(Snapshotter, name="erofs"):
         self._trash.open()
         for path in self._staging.iterdir():
             self._trash.put(path)
+        self._collect()
         self._ready = True
 
     @property
@@ -194,16 +195,14 @@ class Erofs(Snapshotter, name="erofs"):
         """See the contract: nothing is mounted."""
 
     async def remove(self, key: str) -> None:
-        """See the contract. With a layer go the images that were made of it."""
-        if not key.startswith("sha256:"):
-            place = self._snapshot(key)
-            if place.exists():
-                self._trash.put(place)
-            return
-        await self._layers.remove(key)
-        await self._collect()
+        """See the contract. Images whose layers are gone, whoever removed those, go too."""
+        if key.startswith("sha256:"):
+            await self._layers.remove(key)
+        elif (place := self._snapshot(key)).exists():
+            self._trash.put(place)
+        self._collect()
 
-    async def _collect(self) -> None:
+    def _collect(self) -> None:
         """Remove the images whose layers are gone; `<image>.layers` says which those are."""
         if not self._images.is_dir():
             return
