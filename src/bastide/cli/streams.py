@@ -38,6 +38,11 @@ PROXIED = (
 RESIZED = (signal.SIGWINCH,)
 
 
+def caught(*, terminal: bool, proxy: bool) -> Signals:
+    """The signals that a conversation needs: the terminal's new size, those to hand on."""
+    return Signals((*(RESIZED if terminal else ()), *(PROXIED if proxy else ())))
+
+
 class Frames:
     """Takes the API's framed stream apart: 8 bytes of header (stream, 0, 0, 0, size), then the data."""
 
@@ -80,12 +85,23 @@ def plain(data: bytes) -> None:
 
 
 class Signals:
-    """Turns signals into bytes on a pipe, so that one poll waits for them and for data."""
+    """Turns signals into bytes on a pipe, so that one poll waits for them and for data; for a `with` block."""
 
     def __init__(self, numbers: Sequence[int]) -> None:
         self.descriptor, self._writer = posix.pipe2(posix.O_NONBLOCK | posix.O_CLOEXEC)
         self._wakeup = signal.set_wakeup_fd(self._writer)
         self._before: list[tuple[int, Any]] = [(n, signal.signal(n, _ignore)) for n in numbers]
+
+    def __enter__(self) -> Signals:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """Put everything back."""
+        for number, handler in self._before:
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._wakeup)
+        posix.close(self.descriptor)
+        posix.close(self._writer)
 
     def take(self) -> list[int]:
         """The signals that came since the last call."""
@@ -93,14 +109,6 @@ class Signals:
             return list(posix.read(self.descriptor, 64))
         except BlockingIOError:
             return []
-
-    def close(self) -> None:
-        """Put everything back."""
-        for number, handler in self._before:
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(self._wakeup)
-        posix.close(self.descriptor)
-        posix.close(self._writer)
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:
@@ -214,27 +222,34 @@ def _watch_stdin(waiter: Any, wanted: bool) -> None:
         waiter.unregister(_STDIN)
 
 
-def with_terminal(connection: Connection, *, stdin: bool, keys: str, resize: Callable[[int, int], None]) -> bool:
+def with_terminal(
+    connection: Connection,
+    *,
+    stdin: bool,
+    keys: str,
+    signals: Signals,
+    resize: Callable[[int, int], None],
+    forward: Callable[[int], None] | None = None,
+) -> bool:
     """Carry a container's terminal on this one, in raw mode, its size kept current. True when detached."""
     from bastide.cli import terminal
     from bastide.model.errors import BastideError
 
-    def follow(_number: int = 0) -> None:
+    def signalled(number: int) -> None:
         rows, columns = terminal.size()
-        if rows and columns:
+        if number not in RESIZED:
+            if forward is not None:
+                forward(number)
+        elif rows and columns:
             try:
                 resize(rows, columns)
             except BastideError:
                 return  # it has just ended, or has no terminal yet: nothing to resize
 
-    sequence = terminal.keys(keys or terminal.DETACH_KEYS) if stdin else b""
-    signals = Signals(RESIZED)
-    try:
-        follow()
-        pump = Pump(connection, plain, stdin=stdin, keys=sequence, signals=signals, signalled=follow)
-        if not (stdin and posix.isatty(_STDIN)):
-            return pump.run()
-        with terminal.Raw():
-            return pump.run()
-    finally:
-        signals.close()
+    sequence = terminal.keys(keys or terminal.configured_keys()) if stdin else b""
+    signalled(RESIZED[0])
+    pump = Pump(connection, plain, stdin=stdin, keys=sequence, signals=signals, signalled=signalled)
+    if not (stdin and posix.isatty(_STDIN)):
+        return pump.run()
+    with terminal.Raw():
+        return pump.run()

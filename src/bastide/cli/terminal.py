@@ -19,6 +19,13 @@ def size() -> tuple[int, int]:
     return rows, columns
 
 
+def configured_keys() -> str:
+    """The sequence that detaches unless a flag names another: `detachKeys` of the configuration, else docker's."""
+    from bastide.cli import credentials
+
+    return str(credentials.load().get("detachKeys") or DETACH_KEYS)
+
+
 def keys(word: str) -> bytes:
     """The bytes of a sequence as `ctrl-p,ctrl-q` or `a,b,ctrl-@`. Raises UsageError."""
     sequence = bytearray()

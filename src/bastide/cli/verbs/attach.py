@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 def attach(client: Client, options: Options) -> int:
     """Carry a running container's streams; its exit status."""
+    from bastide.cli.streams import caught
     from bastide.cli.verbs import run
 
     details = client.containers.inspect(options.arguments[0])
@@ -29,10 +30,10 @@ def attach(client: Client, options: Options) -> int:
         identity, {"stream": True, "stdin": stdin, "stdout": True, "stderr": True, "detachKeys": keys}
     )
     answer = client.check(waiting.answer())
-    proxy = options.on("sig-proxy", True)
-    if run.converse(client, identity, stream, tty=tty, stdin=stdin, keys=keys, proxy=proxy):
-        return 0
-    return run.status(decode(answer.read()))
+    with caught(terminal=tty, proxy=options.on("sig-proxy", True) and not tty) as signals:
+        if run.converse(client, identity, stream, tty=tty, stdin=stdin, keys=keys, signals=signals):
+            return 0
+        return run.status(decode(answer.read()))
 
 
 COMMAND = Command(

@@ -33,12 +33,14 @@ def execute(client: Client, options: Options) -> int:
 
         raise CommandError(f"Error response from daemon: {error.message}", run.code_of(error, 1)) from error
     if tty:
-        detached = streams.with_terminal(
-            stream,
-            stdin=stdin,
-            keys=options.text("detach-keys"),
-            resize=lambda rows, columns: execs.resize(identity, rows, columns),
-        )
+        with streams.caught(terminal=True, proxy=False) as signals:
+            detached = streams.with_terminal(
+                stream,
+                stdin=stdin,
+                keys=options.text("detach-keys"),
+                signals=signals,
+                resize=lambda rows, columns: execs.resize(identity, rows, columns),
+            )
         if detached:
             return 0
     else:

@@ -17,6 +17,7 @@ from bastide.model.errors import BastideError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from bastide.cli.streams import Signals
     from bastide.client import Client, Connection, Object
 
 _ENGINE_ERROR, _NOT_EXECUTABLE, _NOT_FOUND = 125, 126, 127
@@ -66,17 +67,15 @@ def foreground(
     query: Object = {"stream": True, "detachKeys": keys, **dict.fromkeys(attached, True)}
     stream = client.containers.attaching(identity, query)
     waiting = client.containers.waiting(identity, "removed" if removed else "next-exit")
-    from bastide.cli import streams as _streams  # noqa: F401 - while the daemon is at it
+    from bastide.cli.streams import caught  # while the daemon is at it
 
     client.check(stream.answer())
     answer = client.check(waiting.answer())
-    start(client, identity)
-    detached = converse(
-        client, identity, stream, tty=tty, stdin="stdin" in attached, keys=keys, proxy=options.on("sig-proxy", True)
-    )
-    if detached:
-        return 0
-    return status(decode(answer.read()))
+    with caught(terminal=tty, proxy=options.on("sig-proxy", True)) as signals:
+        start(client, identity)
+        if converse(client, identity, stream, tty=tty, stdin="stdin" in attached, keys=keys, signals=signals):
+            return 0
+        return status(decode(answer.read()))
 
 
 def start(client: Client, identity: str) -> None:
@@ -104,19 +103,10 @@ def status(answer: Object) -> int:
 
 
 def converse(
-    client: Client, identity: str, stream: Connection, *, tty: bool, stdin: bool, keys: str, proxy: bool
+    client: Client, identity: str, stream: Connection, *, tty: bool, stdin: bool, keys: str, signals: Signals
 ) -> bool:
     """Carry a container's streams until they end; True when the user detached."""
     from bastide.cli import streams as carrying
-
-    if tty:
-        return carrying.with_terminal(
-            stream,
-            stdin=stdin,
-            keys=keys,
-            resize=lambda rows, columns: client.containers.resize(identity, rows, columns),
-        )
-    signals = carrying.Signals(carrying.PROXIED) if proxy else None
 
     def forward(number: int) -> None:
         try:
@@ -124,12 +114,12 @@ def converse(
         except BastideError:
             return  # it has just ended: its exit status is on the way
 
-    try:
-        pump = carrying.Pump(stream, carrying.Frames().feed, stdin=stdin, signals=signals, signalled=forward)
-        return pump.run()
-    finally:
-        if signals is not None:
-            signals.close()
+    def resize(rows: int, columns: int) -> None:
+        client.containers.resize(identity, rows, columns)
+
+    if tty:
+        return carrying.with_terminal(stream, stdin=stdin, keys=keys, signals=signals, resize=resize, forward=forward)
+    return carrying.Pump(stream, carrying.Frames().feed, stdin=stdin, signals=signals, signalled=forward).run()
 
 
 COMMAND = Command(
