@@ -51,7 +51,7 @@ def assert_clean(daemon: Daemon, before: list[str]) -> None:
         left = {
             "processes": [line for line in processes_with([str(daemon.base)]) if "bastide.daemon" not in line],
             "cgroups": cgroups(daemon.settings["cgroup_parent"]),
-            "mounts": [m for m in mounts_below(daemon.data) if "/overlay/" in m],
+            "mounts": [m for m in mounts_below(daemon.base) if "/overlay/" in m or "/roots/" in m],
             "run": [str(p) for p in (daemon.run_root / "containers").glob("*")],
             "data": [str(p) for p in (daemon.data / "containers").glob("*")],
         }

@@ -13,6 +13,7 @@ from bastide.engine.backends import Backends
 from bastide.engine.identity import new_id
 from bastide.engine.ledger import Ledger, not_running
 from bastide.engine.tasks import Tasks
+from bastide.host.capabilities import NAMES as ALL_CAPABILITIES
 from bastide.model.container import Container, Status
 from bastide.model.errors import BastideError, Conflict, InvalidArgument, NotFound
 from bastide.model.process import Process, TerminalSize
@@ -116,7 +117,7 @@ class Execs:
             terminal=config.tty,
             stdin=config.attach_stdin,
             size=TerminalSize(rows=size[0], columns=size[1]) if len(size) == 2 else None,
-            capabilities=bundles.ALL_CAPABILITIES if config.privileged else main.capabilities,
+            capabilities=ALL_CAPABILITIES if config.privileged else main.capabilities,
             no_new_privileges=main.no_new_privileges,
             rlimits=main.rlimits,
             privileged=config.privileged or main.privileged,

@@ -13,7 +13,7 @@ from bastide.model.container import Container
 from bastide.model.errors import BastideError, InvalidArgument
 from bastide.runtime import Reopening
 
-INTERVAL = 5.0
+INTERVAL = 1.0
 """Seconds between two looks at the sizes: a log may exceed its limit by what is written meanwhile."""
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 

@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from bastide.engine.bundle import ALL_CAPABILITIES, DEFAULT_CAPABILITIES
+from bastide.engine.bundle import DEFAULT_CAPABILITIES
 from bastide.host import capabilities, cgroups
+from bastide.host.capabilities import NAMES as ALL_CAPABILITIES
 from bastide.model.container import DeviceMapping, HostConfig, Ulimit
 from bastide.model.errors import InvalidArgument, Unsupported
 from bastide.model.process import Bundle, DirectoryRoot, Mount, Networking, Process, TerminalSize
