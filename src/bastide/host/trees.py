@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import os
 import queue
 import shutil
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -58,6 +60,28 @@ class Worker:
             work = self._queue.get()
             with contextlib.suppress(Exception):
                 work()
+
+
+# linux/fs.h; the argument is an int, whatever the number's size field says.
+_GET_FLAGS, _SET_FLAGS, _TOP_DIRECTORY = 0x80086601, 0x40086602, 0x00020000
+
+
+def spread(directory: Path) -> bool:
+    """Have ext4 put what is made in `directory` into block groups far apart; False where that is not known.
+
+    ext4 takes no inode again for minutes after its deletion and looks at each of them whenever it makes
+    a new one in the same group (fs/ext4/ialloc.c, recently_deleted): a layer of 9,000 files unpacked
+    after one was removed costs 3 to 5 s of the kernel's time, spread out 0.3 s.
+    """
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        flags = int.from_bytes(fcntl.ioctl(fd, _GET_FLAGS, bytes(8))[:4], sys.byteorder)
+        fcntl.ioctl(fd, _SET_FLAGS, (flags | _TOP_DIRECTORY).to_bytes(8, sys.byteorder))
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True
 
 
 class Trash:

@@ -19,7 +19,7 @@ from pathlib import Path
 from bastide.host import mounts
 from bastide.host.paths import lstat_below, root_of
 from bastide.host.syscalls import blocking, run
-from bastide.host.trees import Trash, Worker, measure
+from bastide.host.trees import Trash, Worker, measure, spread
 from bastide.model.config import Settings
 from bastide.model.errors import Conflict, HostError, InvalidArgument, NotFound, Unsupported
 from bastide.model.process import DirectoryRoot
@@ -62,6 +62,7 @@ class Overlay(Snapshotter, name="overlay"):
             # Images hold programs that set the user id: no other user of the host may reach them (CVE-2021-41091).
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             folder.chmod(0o700)
+        spread(self._staging)
         for number in ("0", "1"):
             (self._home / "empty" / number).mkdir(parents=True, exist_ok=True)
         self._trash.open()

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 from bastide.host.capabilities import NAMES, decode
 from bastide.host.mounts import Mounted
-from bastide.host.trees import Trash, measure
+from bastide.host.trees import Trash, measure, spread
 
 
 def test_measure(tmp_path: Path) -> None:
@@ -17,6 +18,15 @@ def test_measure(tmp_path: Path) -> None:
     assert inodes == 3
     assert 10_000 <= size < 100_000
     assert measure(tmp_path / "absent") == (0, 0)
+
+
+def test_spread(tmp_path: Path) -> None:
+    """The flag is there where the file system knows it; elsewhere nothing happens."""
+    known = spread(tmp_path)
+    shown = subprocess.run(["lsattr", "-d", tmp_path], capture_output=True, text=True, check=False).stdout
+    assert ("T" in shown.partition(" ")[0]) is known
+    (tmp_path / "made").mkdir()
+    assert spread(tmp_path) is known
 
 
 def test_trash(tmp_path: Path) -> None:
