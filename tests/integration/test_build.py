@@ -177,6 +177,24 @@ def test_a_locked_cache_mount_is_for_one_at_a_time(daemon: Daemon) -> None:
     build(daemon, dockerfile, nocache="1").ok()
 
 
+def test_locks_of_several_cache_mounts_do_not_wait_in_a_ring(daemon: Daemon) -> None:
+    def mounts(*names: str) -> str:
+        return " ".join(f"--mount=type=cache,id={name},sharing=locked,target=/{n}" for n, name in enumerate(names))
+
+    stages = "".join(
+        f"FROM busybox AS s{number}\nRUN {mounts(*names)} sleep 0.2; touch /s{number}\n"
+        for number, names in enumerate((("x", "y"), ("y", "x"), ("x", "x"), ("y", "x")))
+    )
+    copies = "".join(f"COPY --from=s{number} /s{number} /\n" for number in range(4))
+    build(daemon, f"{stages}FROM busybox\n{copies}", nocache="1").ok()
+
+
+def test_many_stages_that_take_from_one_at_once(daemon: Daemon) -> None:
+    stages = "".join(f"FROM busybox AS s{n}\nCOPY --from=one /one /s{n}\nRUN test -e /s{n}\n" for n in range(6))
+    copies = "".join(f"COPY --from=s{n} /s{n} /\n" for n in range(6))
+    build(daemon, f"FROM busybox AS one\nRUN touch /one\n{stages}FROM busybox\n{copies}", nocache="1").ok()
+
+
 # -- secrets (ATTACKS 31) ------------------------------------------------------------------------------
 
 

@@ -73,10 +73,13 @@ async def download(url: str, folder: Path, checksum: str = "") -> Fetched:
                 digest = await _save(response, path, url)
                 await blocking(_stamp, path, response.headers.get("Last-Modified", ""))
                 name = _name(url, str(response.url), response.headers.get("Content-Disposition", ""))
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise Unavailable(f"failed to load {url}: {error or type(error).__name__}") from error
-    if checksum and digest != checksum:
-        raise InvalidArgument(f"digest mismatch {digest} of {url}: {checksum} was expected")
+        if checksum and digest != checksum:
+            raise InvalidArgument(f"digest mismatch {digest} of {url}: {checksum} was expected")
+    except BaseException as error:
+        await blocking(path.unlink, missing_ok=True)
+        if isinstance(error, aiohttp.ClientError | TimeoutError | OSError):
+            raise Unavailable(f"failed to load {url}: {error or type(error).__name__}") from error
+        raise
     return Fetched(path=path, name=name, digest=digest)
 
 

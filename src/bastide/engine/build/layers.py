@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -35,6 +36,7 @@ class Workshop:
         self._compression, self._home = compression, home
         self._count = 0
         self._views: dict[tuple[str, ...], str] = {}
+        self._viewing = asyncio.Lock()
 
     def _key(self) -> str:
         self._count += 1
@@ -54,11 +56,12 @@ class Workshop:
     async def view(self, diff_ids: Sequence[str]) -> Path:
         """A read-only mount of some layers, until `close`."""
         wanted = tuple(diff_ids)
-        if wanted not in self._views:
-            key = self._key()
-            self._views[wanted] = key
-            await self._trees.view(key, wanted)
-        return await self._root(self._views[wanted])
+        async with self._viewing:
+            if wanted not in self._views:
+                key = self._key()
+                await self._trees.view(key, wanted)
+                self._views[wanted] = key
+            return await self._root(self._views[wanted])
 
     async def _root(self, key: str) -> Path:
         root = await self._snapshotter.mount(key)

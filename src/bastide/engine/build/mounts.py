@@ -12,7 +12,7 @@ import hashlib
 import os
 import posixpath
 import stat
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -38,16 +38,20 @@ class CacheMounts:
         self._locks: dict[str, asyncio.Lock] = {}
         self._users: dict[str, int] = {}
 
+    async def lock(self, wanted: Iterable[StepMount], until: AsyncExitStack) -> None:
+        """Wait until nobody else has the locked ones of a step; in one order, so that no steps wait in a ring."""
+        names = {_name(mount) for mount in wanted if mount.kind == "cache" and mount.sharing == "locked"}
+        for name in sorted(names):
+            await until.enter_async_context(self._locks.setdefault(name, asyncio.Lock()))
+
     async def take(self, mount: StepMount, until: AsyncExitStack) -> tuple[Path, bool]:
         """The directory of a mount, and whether it is new. It is in use until the stack ends."""
-        name = hashlib.sha256(mount.id.encode()).hexdigest()
+        name = _name(mount)
         if mount.sharing == "private":
             plain, count = name, 0
             while self._users.get(name):
                 count += 1
                 name = f"{plain}-{count}"
-        if mount.sharing == "locked":
-            await until.enter_async_context(self._locks.setdefault(name, asyncio.Lock()))
         self._users[name] = self._users.get(name, 0) + 1
         until.callback(self._leave, name)
         path = self._home / name
@@ -71,6 +75,10 @@ class CacheMounts:
         """Forget one that nobody uses."""
         if name not in self._users:
             self._trash.put(self._home / name)
+
+
+def _name(mount: StepMount) -> str:
+    return hashlib.sha256(mount.id.encode()).hexdigest()
 
 
 def _make_cache(path: Path, mount: StepMount) -> bool:
@@ -121,6 +129,7 @@ class Mounts:
         """
         made: list[Mount] = []
         env: dict[str, str] = {}
+        await self._caches.lock(wanted, until)
         for number, mount in enumerate(wanted):
             target = posixpath.join("/", workdir, mount.target)
             if mount.kind == "tmpfs":
