@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.contract.test_runtime import Place, line, read
+from tests.contract.place import Place, line, read
 
 from bastide.model.config import Settings
 from bastide.model.container import HostConfig
