@@ -16,13 +16,33 @@ from bastide.model.config import Settings
 from bastide.model.network import EndpointSettings, Network
 from bastide.network import Endpoint, NamespacePlug, NetworkDriver
 
-from .test_network import Server, ask, bridge, bridged, clean, ip_of, namespace, planned, port, settings, within
+from .test_network import (
+    NUMBER,
+    PORTS,
+    SUBNET,
+    SUBNET6,
+    Server,
+    ask,
+    bridge,
+    bridged,
+    clean,
+    ip_of,
+    namespace,
+    planned,
+    port,
+    settings,
+    told,
+    within,
+)
 
 __all__ = ["bridge", "clean", "settings"]
 
 WIRE = f"bso{os.getpid() % 10000}"
-HOST, WORLD, HOST6, WORLD6 = "198.51.100.1", "198.51.100.2", "fd00:51::1", "fd00:51::2"
-METADATA = "169.254.169.254"
+HOST, WORLD, HOST6, WORLD6 = (
+    *(f"198.18.{NUMBER}.{end}" for end in (1, 2)),
+    *(f"fd00:51:{NUMBER}::{end}" for end in (1, 2)),
+)
+METADATA = f"169.254.{NUMBER}.254"
 
 
 def host(*command: str) -> None:
@@ -50,8 +70,8 @@ async def world(settings: Settings) -> AsyncIterator[Path]:
         within(path, "ip", "address", "add", f"{METADATA}/32", "dev", "wire")
         within(path, "ip", "address", "add", f"{WORLD6}/64", "dev", "wire", "nodad")
         within(path, "ip", "link", "set", "wire", "up")
-        within(path, "ip", "route", "add", "10.211.0.0/24", "via", HOST)
-        within(path, "ip", "-6", "route", "add", "fd00:211::/64", "via", HOST6)
+        within(path, "ip", "route", "add", SUBNET, "via", HOST)
+        within(path, "ip", "-6", "route", "add", SUBNET6, "via", HOST6)
         host("ip", "route", "add", METADATA, "dev", WIRE)
         yield path
     finally:
@@ -91,8 +111,8 @@ async def site(bridge: NetworkDriver, settings: Settings, world: Path) -> AsyncI
 
 async def test_the_world_sees_the_host(site: Site, world: Path) -> None:
     servers = [Server(world, 8000), Server(world, 8000, six=True, bind=WORLD6)]
-    assert await ask(site.path, WORLD, 8000) == HOST
-    assert await ask(site.path, WORLD6, 8000) == HOST6
+    assert await told(site.path, WORLD, 8000) == HOST
+    assert await told(site.path, WORLD6, 8000) == HOST6
     for server in servers:
         server.close()
 
@@ -107,7 +127,7 @@ async def test_without_masquerading_the_world_sees_the_container(
     path = namespace(settings)
     endpoint = await bridge.join(plan, "c1", NamespacePlug(path=path), EndpointSettings())
     server = Server(world, 8000)
-    assert await ask(path, WORLD, 8000) == ip_of(endpoint)
+    assert await told(path, WORLD, 8000) == ip_of(endpoint)
     server.close()
     await bridge.leave(plan, endpoint)
     await bridge.down(plan)
@@ -115,9 +135,9 @@ async def test_without_masquerading_the_world_sees_the_container(
 
 async def test_a_published_port_is_open_to_the_world(site: Site, world: Path) -> None:
     number = await site.publish("")
-    assert await ask(world, HOST, number) == WORLD
+    assert await told(world, HOST, number) == WORLD
     six = await site.publish("::", 81)
-    assert await ask(world, HOST6, six) == WORLD6
+    assert await told(world, HOST6, six) == WORLD6
 
 
 async def test_bind_addresses_open_no_more_than_was_asked(site: Site, world: Path) -> None:
@@ -125,12 +145,12 @@ async def test_bind_addresses_open_no_more_than_was_asked(site: Site, world: Pat
         await site.publish(address, 81 if ":" in address else 80) for address in ("127.0.0.1", HOST, HOST6, "::1")
     ]
     assert await ask(world, HOST, loopback) is None
-    assert await ask(world, HOST, wire) == WORLD
+    assert await told(world, HOST, wire) == WORLD
     assert await ask(None, "127.0.0.1", wire) is None
-    assert await ask(world, HOST6, six) == WORLD6
+    assert await told(world, HOST6, six) == WORLD6
     assert await ask(world, HOST6, wire) is None
     assert await ask(world, HOST6, loopback6) is None
-    assert await ask(None, "::1", loopback6) is not None
+    assert await told(None, "::1", loopback6) is not None
     # A neighbour who sends to loopback addresses by way of the host.
     within(world, "ip", "route", "flush", "table", "local", "127.0.0.0/8", check=False)
     within(world, "ip", "link", "set", "lo", "down")
@@ -140,24 +160,28 @@ async def test_bind_addresses_open_no_more_than_was_asked(site: Site, world: Pat
 
 async def test_what_is_not_published_is_closed_to_neighbours(site: Site, world: Path) -> None:
     await site.publish("")
-    assert await ask(None, ip_of(site.endpoint), 80) is not None
+    assert await told(None, ip_of(site.endpoint), 80) is not None
     assert await ask(world, ip_of(site.endpoint), 80) is None
     assert await ask(world, ip_of(site.endpoint, 6), 81) is None
 
 
 async def test_link_local_metadata_is_out_of_reach(site: Site, world: Path) -> None:
     server = Server(world, 80, bind=METADATA)
-    assert await ask(None, METADATA, 80) is not None
+    assert await told(None, METADATA, 80) is not None
     assert await ask(site.path, METADATA, 80) is None
     server.close()
 
 
 async def test_the_gateway_offers_what_the_host_offers_and_no_loopback(site: Site, world: Path) -> None:
-    servers = [Server(None, 18091, bind="127.0.0.1"), Server(None, 18092, six=True, bind="::1"), Server(None, 18093)]
+    servers = [
+        Server(None, PORTS + 1, bind="127.0.0.1"),
+        Server(None, PORTS + 2, six=True, bind="::1"),
+        Server(None, PORTS + 3),
+    ]
     gateway = site.endpoint.interface.gateways[0]
-    assert await ask(site.path, gateway, 18093) is not None
-    assert await ask(site.path, gateway, 18091) is None
-    assert await ask(site.path, site.endpoint.interface.gateways[1], 18092) is None
+    assert await told(site.path, gateway, PORTS + 3) is not None
+    assert await ask(site.path, gateway, PORTS + 1) is None
+    assert await ask(site.path, site.endpoint.interface.gateways[1], PORTS + 2) is None
     for server in servers:
         server.close()
 
