@@ -168,17 +168,18 @@ class Server:
         self._application.freeze()
         await self._application.startup()
         loop = asyncio.get_running_loop()
+        # What may be refused comes first: nobody has been answered by a daemon that does not stay.
+        if self._settings.tcp:
+            host, _, port = self._settings.tcp.rpartition(":")
+            if not port.isdecimal():
+                raise InvalidArgument(f"tcp = {self._settings.tcp!r}: must be HOST:PORT")
+            await self._listen_tcp(host=host.strip("[]") or None, port=int(port))
         for listening in sockets:
             server = self._server(_IDLE_UNIX, exposed=False)
             if listening.family == socket.AF_UNIX:
                 self._listeners.append(await loop.create_unix_server(server, sock=listening, backlog=1024))
             else:
                 await self._listen_tcp(sock=listening)
-        if self._settings.tcp:
-            host, _, port = self._settings.tcp.rpartition(":")
-            if not port.isdecimal():
-                raise InvalidArgument(f"tcp = {self._settings.tcp!r}: must be HOST:PORT")
-            await self._listen_tcp(host=host.strip("[]") or None, port=int(port))
 
     async def _listen_tcp(self, **where: Any) -> None:
         context = None if self._settings.insecure_tcp else tls_context(self._settings)
