@@ -15,6 +15,8 @@ from bastide.host import cgroups, mounts
 from bastide.model.config import Settings
 
 TEMPLATES = Path("/var/tmp/bastide-test-templates")
+GUEST = Path(os.environ.get("BASTIDE_GUEST_ROOT", Settings().guest_root))
+"""Where scripts/test, or an installation, put what VMs are made of."""
 
 
 @pytest.fixture
@@ -22,7 +24,12 @@ def settings() -> Iterator[Settings]:
     """Settings whose folders are gone after the test, with whatever was mounted below them."""
     assert os.geteuid() == 0, "contract tests make mounts and containers: run them as root"
     base = Path(tempfile.mkdtemp(prefix="bastide-contract-"))
-    made = Settings(data_root=base / "data", run_root=base / "run", cgroup_parent=f"bastide-contract-{os.getpid()}")
+    made = Settings(
+        data_root=base / "data",
+        run_root=base / "run",
+        cgroup_parent=f"bastide-contract-{os.getpid()}",
+        guest_root=GUEST,
+    )
     for folder in (made.data_root, made.run_root):
         folder.mkdir(mode=0o711)
     # A VM's template takes seconds to boot: all tests share those of one folder.

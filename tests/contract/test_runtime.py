@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from tests.contract.conftest import GUEST
 from tests.contract.place import Place, feed, line, read
 
 from bastide import runtime as runtimes
@@ -40,7 +41,7 @@ def usable(name: str, settings: Settings) -> str:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "place" in metafunc.fixturenames:
-        settings = Settings(run_root=Path("/run/bastide-contract-probe"))
+        settings = Settings(run_root=Path("/run/bastide-contract-probe"), guest_root=GUEST)
         names = [name for name in runtimes.runtimes() if name in REQUIRED or not usable(name, settings)]
         metafunc.parametrize("place", names, indirect=True)
 
