@@ -145,27 +145,24 @@ def _stars(pattern: str, at: int) -> tuple[str, int]:
 
 
 def _class(pattern: str, at: int) -> tuple[str, int]:
-    """`[a-z]`, `[^a-z]`."""
-    end = at
-    if end < len(pattern) and pattern[end] == "^":
-        end += 1
-    start = end
-    body = ""
-    while end < len(pattern) and (pattern[end] != "]" or end == start):
-        if pattern[end] == "\\":
-            end += 1
-            if end == len(pattern):
-                break
-            body += re.escape(pattern[end])
-        else:
-            body += pattern[end] if pattern[end] == "-" else re.escape(pattern[end])
-        end += 1
-    if end >= len(pattern) or not body:
+    """`[a-z]`, `[^a-z]`; a backslash takes the meaning from what follows. It never stands for the separator."""
+    negated = "^" if pattern[at : at + 1] == "^" else ""
+    at += len(negated)
+    ranges: list[str] = []
+    while pattern[at : at + 1] != "]" or not ranges:
+        low, at = _member(pattern, at)
+        high = low
+        if pattern[at : at + 1] == "-" and pattern[at + 1 : at + 2] != "]":
+            high, at = _member(pattern, at + 1)
+        if low > high:
+            raise InvalidArgument(f"syntax error in pattern: {pattern!r}")
+        ranges.append(f"{re.escape(low)}-{re.escape(high)}")
+    return f"(?!/)[{negated}{''.join(ranges)}]", at + 1
+
+
+def _member(pattern: str, at: int) -> tuple[str, int]:
+    if pattern[at : at + 1] == "\\":
+        at += 1
+    if at >= len(pattern):
         raise InvalidArgument(f"syntax error in pattern: {pattern!r}")
-    negated = "^" if start > at else ""
-    try:
-        re.compile(f"[{negated}{body}]")
-    except re.error as error:
-        raise InvalidArgument(f"syntax error in pattern: {pattern!r}") from error
-    # A class never stands for the separator.
-    return f"(?!/)[{negated}{body}]", end + 1
+    return pattern[at], at + 1
