@@ -55,7 +55,9 @@ def parse(argv: Sequence[str]) -> Settings:
         name, equals, value = entry.partition("=")
         if not equals or name not in known:
             raise InvalidArgument(f"--set {entry}: the settings are {', '.join(known)}")
-        values[name] = value.split(",") if name == "address_pools" else value
+        values[name] = value
+    if isinstance(pools := values.get("address_pools"), str):
+        values["address_pools"] = pools.split(",")
     if options.debug:
         values["debug"] = True
     try:

@@ -24,7 +24,9 @@ from bastide.storage import Trees
 _CHUNK = 256 << 10
 _CHANGED, _ADDED = 0, 1
 
-MOUNT_TARGETS = frozenset(("/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev/console", "/dev/pts", "/dev/shm"))
+MOUNT_TARGETS = frozenset(
+    ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev", "/dev/console", "/dev/pts", "/dev/shm", "/proc", "/sys")
+)
 """Made in a container's own layer by its start where the image has none; no change of the user's."""
 
 
