@@ -9,6 +9,7 @@ import socket
 import stat
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -26,10 +27,11 @@ FINE = frozenset((501, 503, 507))
 
 
 @pytest.fixture(scope="module")
-def api(daemon: Daemon) -> Api:
-    """The API of a daemon with one running container."""
+def api(daemon: Daemon) -> Iterator[Api]:
+    """The API of a daemon with one running container; all that the attacks made is removed."""
     daemon.ok("run", "-d", "--name", "victim", "busybox", "sleep", "10000")
-    return Api(f"unix://{daemon.socket}")
+    yield Api(f"unix://{daemon.socket}")
+    daemon.clear()
 
 
 def judge(answer: Answer, what: object) -> None:
