@@ -43,6 +43,8 @@ def main() -> int:
     except BenchError as error:
         sys.stderr.write(f"bench: {error}\n")
         return 1
+    except KeyboardInterrupt:
+        return 130
     report.show(results)
     if options.json:
         options.json.write_bytes(report.encode(results))
