@@ -202,7 +202,10 @@ class Crun(Contender):
     def start_sleeper(self, image: str) -> str:
         argv, name = self._run(str(self.bundle / "sleep"), "--detach")
         with open(os.devnull, "wb") as nowhere:
-            subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=nowhere, stderr=nowhere, check=True)
+            # Not through pipes, which the container would keep open.
+            done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=nowhere, stderr=nowhere, check=False)
+        if done.returncode:
+            raise BenchError(f"{' '.join(argv)}: exit status {done.returncode}")
         return name
 
     def listing(self) -> list[str]:

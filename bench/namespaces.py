@@ -26,8 +26,8 @@ def enter() -> int:
     """Run this program again, inside; its exit status."""
     hybrid = os.path.ismount(HYBRID)
     if hybrid:
-        GROUP.mkdir()
-    join = f"echo $$ >{GROUP}/cgroup.procs; " if hybrid else ""
+        (GROUP / "inner").mkdir(parents=True)
+    join = f"echo $$ >{GROUP}/inner/cgroup.procs; " if hybrid else ""
     argv = ["sh", "-c", f'{join}exec "$@"', "sh", *UNSHARE, sys.executable, "-m", "bench", *sys.argv[1:]]
     try:
         with tempfile.TemporaryDirectory(prefix="bastide-bench-", dir="/var/tmp") as folder:
@@ -43,7 +43,7 @@ def settle() -> None:
     if os.getpid() == 1:
         _reap_until_child_ends()
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    # crun refuses a version 2 hierarchy with controllers beside version 1; the namespace's own group has none.
+    # crun refuses a version 2 hierarchy with controllers beside version 1; two levels down there are none.
     if os.path.ismount(HYBRID):
         subprocess.run(["umount", str(HYBRID)], check=True)
         subprocess.run(["mount", "-t", "cgroup2", "cgroup2", str(HYBRID)], check=True)
