@@ -7,11 +7,16 @@ from pathlib import Path
 
 from bench.measure import BenchError
 
-SETUP = Path(__file__).resolve().parents[1] / "scripts" / "setup.bash"
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+GUEST = Path("/var/cache/bastide/guest")
+"""What the VMs that are measured are made of; the tests have theirs there too."""
 
 
 def install() -> None:
-    """Install the peers that are missing; says so on stderr. Raises BenchError."""
-    command = f'source "{SETUP}"; PROGRAM=bench; open_log; install_packages run bench'
+    """Install the peers and the guest that are missing; says so on stderr. Raises BenchError."""
+    command = (
+        f'source "{SCRIPTS}/setup.bash"; PROGRAM=bench; open_log; install_packages run guest bench; '
+        f'"$SYSTEM_PYTHON" "{SCRIPTS}/guest" --target "{GUEST}" >&2'
+    )
     if subprocess.run(["bash", "-c", command], check=False).returncode != 0:
-        raise BenchError("the peers could not be installed")
+        raise BenchError("the peers or the guest could not be installed")

@@ -11,9 +11,7 @@ from types import TracebackType
 from bench import image
 from bench.contenders import Bastide, BastideVm, Contender, Crun, Docker, Podman
 from bench.measure import BenchError, run
-
-GUEST = Path("/var/cache/bastide/guest")
-ROOT = Path(__file__).resolve().parents[1]
+from bench.packages import GUEST
 
 
 class Stage:
