@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from tests.living import Daemon
@@ -109,6 +110,17 @@ def test_logs_keep_both_streams(wall: Walled) -> None:
     logs = wall.cli("logs", "talker")
     assert (logs.stdout, logs.stderr) == ("one\nthree", "two\n")
     assert wall.cli("logs", "--tail", "1", "talker").stdout == "three"
+
+
+def test_logs_are_rotated_and_read_on(wall: Walled) -> None:
+    wall.run(
+        "-d", "--name", "wordy", "--log-opt", "max-size=20k", "--log-opt", "max-file=2", "busybox",
+        "sh", "-c", "seq 1 5000; sleep 4; echo end; sleep 1000",
+    )  # fmt: skip
+    folder = Path(wall.inspect("wordy")["LogPath"]).parent
+    until(lambda: (folder / "container.log.1").exists())
+    until(lambda: wall.cli("logs", "--tail", "1", "wordy").stdout == "end\n")
+    assert wall.cli("logs", "wordy").stdout == "".join(f"{n}\n" for n in range(1, 5001)) + "end\n"
 
 
 def test_detached_exec_stop(wall: Walled) -> None:

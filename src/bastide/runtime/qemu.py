@@ -397,6 +397,10 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         code = await self._monitor.wait(container, directory)
         return Exit(code=code, oom_killed=(directory / "oom").exists())
 
+    async def reopen_log(self, container: str) -> None:
+        """See the contract."""
+        self._monitor.reopen_log(self._directory(container))
+
     async def resize(self, container: str, size: TerminalSize, exec_id: str | None = None) -> None:
         """See the contract."""
         if exec_id is None:
