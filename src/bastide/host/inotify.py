@@ -1,6 +1,6 @@
 """inotify(7): be told when something in a directory changes, instead of looking again and again.
 
-The kernel gives a user few inotify instances (128 by default, fs.inotify.max_user_instances) but many
+The kernel gives a user few inotify instances (128 by default, fs.inotify.max_user_watchers) but many
 watches: all watches of an event loop share one instance.
 """
 
@@ -22,7 +22,7 @@ _EVENT = struct.Struct("iIII")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class _Instance:
+class _Watcher:
     """The one inotify instance of an event loop; it lives as long as somebody watches."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -88,7 +88,7 @@ def _announce(watches: set[Watch]) -> None:
         watch.announce()
 
 
-_instances: WeakKeyDictionary[asyncio.AbstractEventLoop, _Instance] = WeakKeyDictionary()
+_watchers: WeakKeyDictionary[asyncio.AbstractEventLoop, _Watcher] = WeakKeyDictionary()
 
 
 class Watch:
@@ -100,7 +100,7 @@ class Watch:
     def __init__(self, directory: Path) -> None:
         loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
-        self._instance = _instances.setdefault(loop, _Instance(loop))
+        self._instance = _watchers.setdefault(loop, _Watcher(loop))
         self._number = self._instance.add(directory, self)
 
     def announce(self) -> None:
