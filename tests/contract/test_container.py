@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tests.contract.place import CAPABILITIES, Place, read
 
 from bastide.host import cgroups, mounts
 from bastide.host.capabilities import bounding, decode
+from bastide.host.cgroups import ROOT
 from bastide.host.processes import state_letter
 from bastide.model.config import Settings
 from bastide.model.container import DeviceMapping, HostConfig
@@ -427,3 +429,17 @@ async def test_namespaces_of_another_container(place: Place) -> None:
     other = (await place.runtime.state(second)).pid
     for kind in ("pid", "ipc", "uts", "net"):
         assert namespace(pid, kind) == namespace(other, kind)
+
+
+async def test_nothing_is_left_where_a_hierarchy_is_hidden(place: Place) -> None:
+    """On a hybrid host crun makes plain files where it does not see the version 2 hierarchy."""
+    container, _ = await place.start("sleep", "100")
+    await place.runtime.delete(container)
+    left = await asyncio.to_thread(
+        subprocess.run,
+        ["unshare", "--mount", "sh", "-c", f"umount {ROOT}/unified; find {ROOT}/unified -name '{container}*'"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert left.stdout == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,6 +34,17 @@ def hide_hybrid() -> None:
     libc_call("unshare", _CLONE_FS | _CLONE_NEWNS)
     mounts.propagation("/", mounts.MS_REC | mounts.MS_SLAVE)
     mounts.unmount(_HYBRID)
+
+
+def forget_hidden(path: str) -> None:
+    """Remove what crun leaves of a group where the hidden hierarchy was mounted: plain files that nobody else removes.
+
+    Only for a thread that `hide_hybrid` moved; `path` is the group's.
+    """
+    folder = _HYBRID / path.strip("/")
+    with contextlib.suppress(OSError):
+        (folder / "cgroup.procs").unlink(missing_ok=True)
+        folder.rmdir()
 
 
 def same_place(path: Path, seen: os.stat_result) -> bool:

@@ -23,7 +23,7 @@ from typing import ClassVar
 import msgspec
 
 from bastide.host import cgroups, mounts
-from bastide.host.namespaces import hide_hybrid, hybrid_is_refused, same_place
+from bastide.host.namespaces import forget_hidden, hide_hybrid, hybrid_is_refused, same_place
 from bastide.host.paths import root_of
 from bastide.host.processes import Handle, Spawner
 from bastide.host.syscalls import blocking, run, wrap
@@ -413,7 +413,10 @@ class OCI(Runtime):
         for key in [key for key in self._execs if key[0] == container]:
             self._execs.pop(key).close()
         with contextlib.suppress(NotFound):
-            await self._end(container, directory, self._group(container))
+            group = self._group(container)
+            await self._end(container, directory, group)
+            if self._private:
+                await self._spawner.call(lambda: forget_hidden(group.path))
         await self._monitor.forget(container, directory)
         await self._forget(container)
         if any(directory.glob("mount[0-9]*")):
