@@ -20,7 +20,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     debug: bool = False
 
     bridge: str = "bastide0"
-    bridge_subnet: str = "10.88.0.0/16"
+    bridge_subnet: str = "10.87.0.0/16"
     bridge_subnet6: str = ""
     """An IPv6 subnet for the default bridge, as `fd00:88::/64`; empty: IPv4 only, as Docker's."""
     address_pools: tuple[str, ...] = ("10.90.0.0/15",)
