@@ -342,11 +342,17 @@ int streams_run(const struct plan *plan, pid_t hypervisor, bool terminal)
 	loop(signals);
 	if (state.hypervisor > 0) {
 		/* The guest has flushed its disk before it told the exit: there is nothing to wait for. */
-		int status;
-		for (int i = 0; !state.told && i < 50 && waitpid(state.hypervisor, &status, WNOHANG) == 0; i++)
-			usleep(2000);
-		kill(state.hypervisor, SIGKILL);
-		if (waitpid(state.hypervisor, &status, 0) > 0 && !state.told && WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL)
+		int status = 0;
+		pid_t ended = 0;
+		for (int i = 0; !state.told && i < 50 && !ended; i++)
+			if (!(ended = waitpid(state.hypervisor, &status, WNOHANG)))
+				usleep(2000);
+		bool ours = !ended;
+		if (ours) {
+			kill(state.hypervisor, SIGKILL);
+			ended = waitpid(state.hypervisor, &status, 0);
+		}
+		if (ended > 0 && !state.told && WIFSIGNALED(status) && !(ours && WTERMSIG(status) == SIGKILL))
 			state.code = 128 + WTERMSIG(status);
 	}
 	if (!state.told)
