@@ -92,6 +92,12 @@ class Ledger:
         self._index.put(container)
         return container
 
+    def _keep(self, container: Container) -> Container:
+        """Save what has happened, on a full disk too."""
+        self._table.keep(container.id, container)
+        self._index.put(container)
+        return container
+
     def change(self, container: Container, **fields: Any) -> Container:
         """Save the present record with other fields."""
         return self.save(msgspec.structs.replace(self.fresh(container), **fields))
@@ -99,7 +105,7 @@ class Ledger:
     def change_state(self, container: Container, **fields: Any) -> Container:
         """Save the present record with other fields of its state."""
         present = self.fresh(container)
-        return self.save(msgspec.structs.replace(present, state=msgspec.structs.replace(present.state, **fields)))
+        return self._keep(msgspec.structs.replace(present, state=msgspec.structs.replace(present.state, **fields)))
 
     def forget(self, container: Container) -> None:
         """Delete a record and tell those who wait for its removal."""

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import fcntl
 import functools
+import logging
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Generic, TypeVar
 
 import msgspec
 
-from bastide.model.errors import Conflict, HostError, Unavailable
+from bastide.model.errors import Conflict, HostError, ResourceExhausted, Unavailable
 
 T = TypeVar("T")
 SCHEMA = 1
+
+log = logging.getLogger("bastide.engine")
 
 
 class Table(Generic[T]):
@@ -27,6 +30,7 @@ class Table(Generic[T]):
 
     def __init__(self, store: Store, name: str, kind: type[T]) -> None:
         self._store, self._name = store, name
+        self._unwritten: set[str] = set()
         self._encode = msgspec.json.Encoder().encode
         decode = msgspec.json.Decoder(kind).decode
         with store.transaction() as db:
@@ -65,14 +69,47 @@ class Table(Generic[T]):
             db.execute(f"INSERT OR REPLACE INTO {self._name} VALUES (?, ?)", (key, self._encode(value)))
             self._store.on_rollback(self._restorer(key))
             self._rows[key] = value
+        self._unwritten.discard(key)
+        if self._unwritten:
+            self._write_kept()
         return value
 
+    def keep(self, key: str, value: T) -> T:
+        """As `put`; but what a full disk does not take stays in memory, and is written with the next row that can be.
+
+        For what has happened already: refusing to know it would help nobody.
+        """
+        try:
+            return self.put(key, value)
+        except ResourceExhausted as error:
+            log.error("%s: %s", key, error.message)
+            self._rows[key] = value
+            self._unwritten.add(key)
+            return value
+
+    def _write_kept(self) -> None:
+        """Write what `keep` and `delete` could not."""
+        pending, self._unwritten = self._unwritten, set()
+        for key in pending:
+            if key in self._rows:
+                self.keep(key, self._rows[key])
+            else:
+                self.delete(key)
+
     def delete(self, key: str) -> None:
-        """Remove a row; absent is no error."""
-        with self._store.transaction() as db:
-            db.execute(f"DELETE FROM {self._name} WHERE key = ?", (key,))
-            self._store.on_rollback(self._restorer(key))
+        """Remove a row; absent is no error.
+
+        On a full disk it is gone from memory, and from the file with a later write: just then, removing must work.
+        """
+        try:
+            with self._store.transaction() as db:
+                db.execute(f"DELETE FROM {self._name} WHERE key = ?", (key,))
+                self._store.on_rollback(self._restorer(key))
+                self._rows.pop(key, None)
+        except ResourceExhausted as error:
+            log.error("%s: %s", key, error.message)
             self._rows.pop(key, None)
+            self._unwritten.add(key)
 
     def _restorer(self, key: str) -> Callable[[], None]:
         """What puts the row back in memory as it is now."""
@@ -127,17 +164,25 @@ class Store:
         self._depth += 1
         try:
             yield self._db
-        except BaseException:
+            if self._depth == 1:
+                self._db.execute("COMMIT")
+        except BaseException as error:
             self._depth -= 1
             if self._depth == 0:
-                self._db.execute("ROLLBACK")
-                while self._undo:
-                    self._undo.pop()()
+                self._roll_back()
+            if isinstance(error, sqlite3.OperationalError):
+                raise ResourceExhausted(f"the state in {self.path} cannot be written: {error}") from error
             raise
         self._depth -= 1
         if self._depth == 0:
-            self._db.execute("COMMIT")
             self._undo.clear()
+
+    def _roll_back(self) -> None:
+        # A full disk makes SQLite roll back by itself.
+        with suppress(sqlite3.OperationalError):
+            self._db.execute("ROLLBACK")
+        while self._undo:
+            self._undo.pop()()
 
     def on_rollback(self, action: Callable[[], None]) -> None:
         """Run `action` if the present transaction is rolled back; the last one first."""

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from bastide.engine.state import Store
-from bastide.model.errors import Conflict, Unavailable
+from bastide.model.errors import Conflict, ResourceExhausted, Unavailable
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -73,3 +73,26 @@ def test_a_row_of_another_shape_is_one_clear_line(tmp_path: Path) -> None:
 def test_the_file_is_for_root_alone(tmp_path: Path) -> None:
     Store(tmp_path)
     assert (tmp_path / "state.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_on_a_full_disk_what_happened_is_kept_and_written_later(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    table = store.table("rows", Row)
+    table.put("old", Row(0))
+    pages = store._db.execute("PRAGMA page_count").fetchone()[0]
+    store._db.execute(f"PRAGMA max_page_count = {pages}")
+    table.put("big", Row(1))
+    with pytest.raises(ResourceExhausted, match="cannot be written"):
+        for number in range(10_000):
+            table.put(f"{number:0100}", Row(number))
+    before = table.items()
+    assert table.keep("happened" * 100, Row(7)) == Row(7)
+    table.delete("old")
+    assert "old" not in table
+    assert len(table) == len(before)
+    store._db.execute("PRAGMA max_page_count = 100000")
+    table.put("more", Row(8))
+    store.close()
+    again = Store(tmp_path).table("rows", Row)
+    assert again.get("happened" * 100) == Row(7)
+    assert "old" not in again
