@@ -82,9 +82,13 @@ def test_on_a_full_disk_what_happened_is_kept_and_written_later(tmp_path: Path) 
     pages = store._db.execute("PRAGMA page_count").fetchone()[0]
     store._db.execute(f"PRAGMA max_page_count = {pages}")
     table.put("big", Row(1))
-    with pytest.raises(ResourceExhausted, match="cannot be written"):
+
+    def fill() -> None:
         for number in range(10_000):
             table.put(f"{number:0100}", Row(number))
+
+    with pytest.raises(ResourceExhausted, match="cannot be written"):
+        fill()
     before = table.items()
     assert table.keep("happened" * 100, Row(7)) == Row(7)
     table.delete("old")
