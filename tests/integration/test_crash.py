@@ -67,15 +67,16 @@ def assert_clean(daemon: Daemon, before: list[str]) -> None:
 
 def start_work(daemon: Daemon, reference: str, number: int, rng: random.Random) -> list[subprocess.Popen[bytes]]:
     """A few commands at once, as users would give them."""
-    name = f"c{number}"
+    # No name is the beginning of an id, which is hexadecimal: the witness is nobody else's.
+    name = f"job{number}"
     choices = [
         ["run", "-d", "--name", name, "busybox", "sleep", "1000"],
         ["run", "--rm", "--name", name, "busybox", "true"],
         ["create", "--name", name, "-v", f"vol{number % 3}:/data", "busybox", "true"],
         ["pull", "-q", reference],
-        ["rm", "-f", f"c{number - 1}"],
-        ["stop", "-t", "0", f"c{number - 2}"],
-        ["restart", "-t", "0", f"c{number - 1}"],
+        ["rm", "-f", f"job{number - 1}"],
+        ["stop", "-t", "0", f"job{number - 2}"],
+        ["restart", "-t", "0", f"job{number - 1}"],
         ["rmi", "-f", reference],
     ]
     return [

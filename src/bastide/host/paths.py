@@ -42,6 +42,16 @@ def open_in(root: int, path: str | bytes, flags: int = os.O_PATH, mode: int = 0)
                 raise OSError(error.errno, os.strerror(error.errno or 0), os.fsdecode(name)) from error
 
 
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file that is there whole or not at all, whenever this process is killed; an old one is replaced.
+
+    It outlives the process, not the host: nothing is flushed to a disk. Raises OSError.
+    """
+    made = path.with_name(f".{path.name}.new")
+    made.write_bytes(data)
+    made.rename(path)
+
+
 @contextlib.contextmanager
 def root_of(directory: str | Path) -> Iterator[int]:
     """A descriptor of a tree's root for `open_in`."""

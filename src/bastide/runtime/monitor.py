@@ -23,6 +23,7 @@ from pathlib import Path
 
 import msgspec
 
+from bastide.host.paths import write_whole
 from bastide.host.processes import Child, Handle, Spawner, command_line, parent
 from bastide.model.errors import HostError, NotFound, Unsupported
 from bastide.model.process import TerminalSize
@@ -92,7 +93,7 @@ class Monitor:
         finally:
             os.close(write)
         try:
-            (launch.directory / "conmon.pid").write_text(str(child.pid))
+            write_whole(launch.directory / "conmon.pid", str(child.pid).encode())
             report = await _report(read)
         except BaseException:
             await _end(child)

@@ -24,7 +24,7 @@ import msgspec
 
 from bastide.host import cgroups, mounts
 from bastide.host.namespaces import forget_hidden, hide_hybrid, hybrid_is_refused, same_place
-from bastide.host.paths import root_of
+from bastide.host.paths import root_of, write_whole
 from bastide.host.processes import Handle, Spawner
 from bastide.host.syscalls import blocking, run, wrap
 from bastide.model.config import Settings
@@ -235,7 +235,7 @@ class OCI(Runtime):
             await self._see(wanted)
         async with AsyncExitStack() as until:
             staged = await stage(wanted, self._spawner, private=self._private, until=until)
-            (bundle.directory / "config.json").write_bytes(await self._spec(staged))
+            write_whole(bundle.directory / "config.json", await self._spec(staged))
             launch = Launch(
                 id=bundle.id,
                 directory=bundle.directory,

@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from bastide.host import cgroups
+from bastide.host.paths import write_whole
 from bastide.host.processes import Spawner
 from bastide.host.syscalls import blocking, run
 from bastide.hypervisor import accelerator, disks, inside, machine, process, qmp, saved
@@ -176,9 +177,7 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
             raise NotFound(f"container {container} is not running") from error
 
     def _keep(self, container: str, vm: _Vm) -> None:
-        directory = self._directory(container)
-        (directory / "vm.json.new").write_bytes(msgspec.json.encode(vm))
-        (directory / "vm.json.new").rename(directory / "vm.json")
+        write_whole(self._directory(container) / "vm.json", msgspec.json.encode(vm))
 
     async def _agent(self, container: str) -> Agent:
         """The guest agent's client; taken up again after the daemon's restart. Raises NotFound, GuestError."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -86,3 +89,21 @@ def test_nul(tree: Path) -> None:
 def test_lstat_below(tree: Path, path: str, there: bool) -> None:
     with root_of(tree) as root:
         assert (lstat_below(root, path) is not None) is there
+
+
+def test_a_file_is_whole_when_its_writer_is_killed(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    code = (
+        "import itertools, pathlib, sys; from bastide.host.paths import write_whole\n"
+        "for turn in itertools.count(): write_whole(pathlib.Path(sys.argv[1]), bytes([turn % 256]) * (8 << 20))"
+    )
+    for pause in (0.0, 0.003, 0.007, 0.011):
+        with subprocess.Popen(
+            [sys.executable, "-c", code, path], env={"PYTHONPATH": os.pathsep.join(sys.path)}
+        ) as writer:
+            while not path.exists():
+                time.sleep(0.001)
+            time.sleep(pause)
+            writer.kill()
+        content = path.read_bytes()
+        assert content == content[:1] * (8 << 20)
