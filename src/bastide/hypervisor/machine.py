@@ -72,8 +72,9 @@ def _processor(machine: Machine) -> list[str]:
     if machine.accelerator is Accelerator.KVM:
         return [*("-accel", "kvm"), *("-cpu", "host,migratable=on")]
     threads = "multi" if machine.cpus > 1 else "single"
-    # Five-level page tables and protection keys only make the emulated MMU slower.
-    return [*("-accel", f"tcg,thread={threads},tb-size=64"), *("-cpu", "max,la57=off,pku=off")]
+    # Five-level page tables and protection keys only make the emulated MMU slower; without "fast strings" the guest's
+    # kernel copies words, where it would copy bytes that are translated one by one.
+    return [*("-accel", f"tcg,thread={threads},tb-size=64"), *("-cpu", "max,la57=off,pku=off,erms=off,fsrm=off")]
 
 
 def _memory(machine: Machine, ram: int | None, *, shared: bool) -> list[str]:
