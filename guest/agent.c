@@ -174,6 +174,8 @@ static void on_mount(uint32_t request)
 {
 	char text[512];
 	const char *error = system_mount(text, sizeof text);
+	if (!error)
+		seed_plant();
 	if (error)
 		reply_error(request, E_GUEST, error);
 	else

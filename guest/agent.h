@@ -59,6 +59,11 @@ struct spec {
 	unsigned rlimit_count;
 };
 
+/* What the main process may write to beyond its files. */
+struct walls {
+	bool privileged, readonly;
+};
+
 /* A process that runs, with its streams. */
 struct process {
 	struct process *next;
@@ -120,8 +125,13 @@ void process_unblock(struct port *port);
 void process_shutdown(uint32_t request);
 void process_detach(void);
 
+/* seed.c */
+void seed_plant(void);
+pid_t seed_grow(const uint8_t *bytes, size_t length, const struct ends *ends);
+
 /* launch.c: runs in the child, never returns */
 extern int container_mounts; /* the container's mount namespace, -1 until it is made */
+void launch_enter(int status);
 void launch_main(const struct spec *spec, const struct ends *ends) __attribute__((noreturn));
 void launch_exec(const struct spec *spec, const struct ends *ends) __attribute__((noreturn));
 void launch_fail(int status, uint32_t kind, const char *format, ...) __attribute__((noreturn, format(printf, 3, 4)));
@@ -147,11 +157,15 @@ int open_in_root(const char *path, int flags, bool make_directory);
 uint64_t system_oom_kills(void);
 size_t system_stats(char *text, size_t size);
 
+extern struct walls system_walls;
 extern int system_base, system_upper; /* the two trees below the overlay, for `changes`; -1 without disks */
 
 /* archive_pack.c, archive_unpack.c */
 int archive_pack(char **args);
 int archive_unpack(char **args);
+
+/* warm.c */
+int warm(char **args);
 
 /* identity.c */
 void identity_seed(const uint8_t *bytes, size_t length);

@@ -160,6 +160,7 @@ static const struct {
 	{"processes", run_processes},
 	{"pack", archive_pack},
 	{"unpack", archive_unpack},
+	{"warm", warm},
 	{NULL, NULL},
 };
 

@@ -39,14 +39,24 @@ void launch_fail(int status, uint32_t kind, const char *format, ...)
 	_exit(kind == E_NOT_FOUND ? 127 : 126);
 }
 
-/* Make the container's tree the root of this mount namespace. */
-static void enter_root(int status)
+/* Make the container's tree the root of this mount namespace. What the agent mounts there later arrives too. */
+void launch_enter(int status)
 {
-	if (chdir(ROOT) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+	if (chdir(ROOT) < 0 || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0 ||
 	    mount(ROOT, "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 || chdir("/") < 0)
 		launch_fail(status, E_GUEST, "cannot enter the root file system: %s", strerror(errno));
 	if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
 		launch_fail(status, E_GUEST, "cannot mount /proc: %s", strerror(errno));
+}
+
+/* What the process may not write to: flags of mounts, which do not travel between namespaces. */
+static void protect(int status)
+{
+	unsigned long flags = MS_REMOUNT | MS_BIND | MS_RDONLY;
+	if (!system_walls.privileged)
+		mount(NULL, "/sys", NULL, flags | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+	if (system_walls.readonly && mount(NULL, "/", NULL, flags, NULL) < 0)
+		launch_fail(status, E_GUEST, "cannot make the root read-only: %s", strerror(errno));
 }
 
 static void set_streams(const struct spec *spec, const struct ends *ends)
@@ -266,7 +276,7 @@ static void run_program(const struct spec *spec, const struct ends *ends)
 
 void launch_main(const struct spec *spec, const struct ends *ends)
 {
-	enter_root(ends->status);
+	protect(ends->status);
 	set_streams(spec, ends);
 	run_program(spec, ends);
 	_exit(125);

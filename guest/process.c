@@ -24,7 +24,6 @@
 static struct process *processes, *dead;
 static int container_pids = -1;
 static bool stopping;
-static uint64_t oom_before;
 
 struct process *process_find(uint32_t stream)
 {
@@ -289,7 +288,7 @@ static void on_ended(struct process *process, int status)
 		on_status(&process->status, 0);
 	process->exited = true;
 	process->code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
-	process->oom = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL && system_oom_kills() > oom_before;
+	process->oom = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL && system_oom_kills();
 	source_close(&process->in);
 	pump_all(process);
 }
@@ -373,8 +372,21 @@ static void close_ends(const struct ends *ends)
 		close(ends->go);
 }
 
-/* Fork the child with its streams. `flags` are the namespaces it gets. */
-static bool spawn(struct process *process, const struct spec *spec, int flags)
+/* A child for the main process: the one that waits, or a new one. */
+static pid_t begin_main(const struct spec *spec, const struct ends *ends, const uint8_t *bytes, size_t length)
+{
+	pid_t pid = seed_grow(bytes, length, ends);
+	if (pid < 0)
+		pid = (pid_t)syscall(SYS_clone, SIGCHLD | CLONE_NEWPID | CLONE_NEWNS, 0, 0, 0, 0);
+	if (pid == 0) {
+		launch_enter(ends->status);
+		launch_main(spec, ends);
+	}
+	return pid;
+}
+
+/* Begin the child with its streams; `bytes` are what `spec` was read from. */
+static bool spawn(struct process *process, const struct spec *spec, const uint8_t *bytes, size_t length)
 {
 	struct ends ends = {-1, -1, -1, -1, -1};
 	int status[2], go[2];
@@ -387,13 +399,10 @@ static bool spawn(struct process *process, const struct spec *spec, int flags)
 		process->go = go[1];
 		ends.go = go[0];
 	}
-	if (ends.status >= 0)
-		process->pid = (pid_t)syscall(SYS_clone, SIGCHLD | flags, 0, 0, 0, 0);
-	if (process->pid == 0 && ends.status >= 0) {
-		if (flags)
-			launch_main(spec, &ends);
+	if (ends.status >= 0 && process->stream == MAIN_STREAM)
+		process->pid = begin_main(spec, &ends, bytes, length);
+	else if (ends.status >= 0 && (process->pid = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0)) == 0)
 		launch_exec(spec, &ends);
-	}
 	int error = errno;
 	close_ends(&ends);
 	errno = error;
@@ -419,14 +428,14 @@ static struct process *process_new(uint32_t stream, uint32_t request, struct por
 	return process;
 }
 
-static void run(struct process *process, const uint8_t *bytes, size_t length, int flags)
+static void run(struct process *process, const uint8_t *bytes, size_t length)
 {
 	struct spec spec;
 	uint32_t request = process->request;
 	if (!spec_parse(&spec, bytes, length)) {
 		forget(process);
 		reply_error(request, E_INVALID, "the process has no command");
-	} else if (!spawn(process, &spec, flags)) {
+	} else if (!spawn(process, &spec, bytes, length)) {
 		char text[128];
 		snprintf(text, sizeof text, "fork in the guest: %s", strerror(errno));
 		forget(process);
@@ -456,8 +465,7 @@ void process_prepare(uint32_t request, const uint8_t *bytes, size_t length)
 	}
 	struct process *process = process_new(MAIN_STREAM, request, &stdio_port);
 	process->unlimited = true;
-	oom_before = system_oom_kills();
-	run(process, bytes, length, CLONE_NEWPID | CLONE_NEWNS);
+	run(process, bytes, length);
 }
 
 void process_start(uint32_t request)
@@ -486,7 +494,7 @@ void process_exec(uint32_t stream, const uint8_t *bytes, size_t length)
 	}
 	struct process *process = process_new(stream, stream, &agent_port);
 	process->window = WINDOW_OUTPUT;
-	run(process, bytes, length, 0);
+	run(process, bytes, length);
 }
 
 void process_shutdown(uint32_t request)

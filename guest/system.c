@@ -26,7 +26,9 @@
 int system_base = -1, system_upper = -1;
 
 static char base_device[32], upper_device[32];
-static bool mounted, discard, has_disks, privileged, readonly;
+struct walls system_walls;
+
+static bool mounted, discard, has_disks;
 
 int write_file(const char *path, const char *text)
 {
@@ -250,7 +252,7 @@ static int mount_disks(char *error, size_t size)
 	}
 	if (mount(base_device, BASE, "erofs", MS_RDONLY | MS_NODEV, NULL) < 0)
 		return failed(error, size, "mount of the image");
-	if (mount(upper_device, UPPER, "ext4", MS_NODEV | MS_NOATIME, "noinit_itable,nobarrier") < 0)
+	if (mount(upper_device, UPPER, "ext4", MS_NODEV | MS_NOATIME, "noinit_itable,nobarrier,no_prefetch_block_bitmaps") < 0)
 		return failed(error, size, "mount of the writable disk");
 	if (mount("overlay", ROOT, "overlay", 0,
 		  "lowerdir=" BASE ",upperdir=" UPPER "/upper,workdir=" UPPER "/work") < 0)
@@ -278,6 +280,8 @@ const char *system_mount(char *error, size_t size)
 	place_file("hosts", "/etc/hosts");
 	place_file("hostname", "/etc/hostname");
 	place_file("resolv.conf", "/etc/resolv.conf");
+	/* The main process has a mount namespace of its own, which may exist already: what is mounted from now on reaches it. */
+	mount(NULL, ROOT, NULL, MS_REC | MS_SHARED, NULL);
 	mounted = true;
 	return NULL;
 }
@@ -358,9 +362,9 @@ static const char *apply(const struct field_value *value, char *error, size_t si
 	case F_HOSTS: save_file("hosts", value); break;
 	case F_HOSTNAME_FILE: save_file("hostname", value); break;
 	case F_RESOLV: save_file("resolv.conf", value); break;
-	case F_READONLY: readonly = true; break;
+	case F_READONLY: system_walls.readonly = true; break;
 	case F_DISCARD: discard = true; break;
-	case F_PRIVILEGED: privileged = true; break;
+	case F_PRIVILEGED: system_walls.privileged = true; break;
 	case F_DISKS: failure = system_mount(error, size); break;
 	case F_INTERFACE:
 		text = field_text(value);
@@ -398,10 +402,6 @@ const char *system_configure(struct fields fields, char *error, size_t size)
 	configured = true;
 	while (!failure && field_next(&again, &value))
 		failure = apply_to_root(&value);
-	if (!privileged)
-		mount(NULL, ROOT "/sys", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
-	if (!failure && readonly && mount(NULL, ROOT, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY, NULL) < 0)
-		failure = "read-only remount of the root in the guest failed";
 	return failure;
 }
 
@@ -428,7 +428,7 @@ int system_freeze(bool freeze)
 	return result;
 }
 
-/* How many processes the kernel killed for want of memory. */
+/* How many processes the kernel killed for want of memory: the container's, as before it there is nobody. */
 uint64_t system_oom_kills(void)
 {
 	char text[16384];

@@ -81,6 +81,11 @@ async def stat_path(agent: Agent, path: str) -> dict[str, Any]:
     }
 
 
+async def warm(agent: Agent, path: str, program: str) -> None:
+    """Read into memory what `program`, found by the variable PATH's value `path`, and a shell need to start."""
+    await _collect(agent, "warm", path, program, "sh")
+
+
 async def pack(agent: Agent, path: str, *, whole: bool = False) -> AsyncIterator[bytes]:
     """As `Files.get_archive`. Raises NotFound before the first piece."""
     channel = await _start(agent, "pack", "/" + path.lstrip("/"), *(["whole"] if whole else []))

@@ -59,6 +59,10 @@ def kernel_command_line(machine: Machine, boot: Boot) -> str:
         "reboot=t",
         "nowatchdog",
         "nosoftlockup",
+        # Pressure accounting, groups by terminal, security modules without a policy: translated by each clone.
+        "psi=0",
+        "lsm=landlock,yama",
+        "noautogroup",
         "ipv6.autoconf=0",
     ]
     if machine.accelerator is Accelerator.TCG:

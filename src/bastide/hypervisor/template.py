@@ -33,6 +33,8 @@ from bastide.model.errors import BastideError, GuestError, NotFound, Unavailable
 from bastide.model.process import Struct
 
 _BOOT_TIMEOUT = 120.0
+_SETTLE, _SETTLE_IMAGE = 0.3, 3.0
+"""Seconds until the guest's delayed work is done; somebody may wait for a plain template."""
 _PIECE = 4 << 20
 
 
@@ -63,6 +65,13 @@ class Template(Struct, frozen=True, kw_only=True):
     def files(self) -> tuple[Path, ...]:
         """What is checked by digest."""
         return (self.ram, self.state, self.upper)
+
+
+class Program(Struct, frozen=True, kw_only=True):
+    """What a container runs: the program's name, and where it is looked for (the variable PATH)."""
+
+    name: str = "sh"
+    path: str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -130,9 +139,10 @@ class Templates:
             return self._ready[key]
         return await self._load(key, base)
 
-    async def need(self, wanted: Machine, base: Path | None = None) -> Template:
+    async def need(self, wanted: Machine, base: Path | None = None, program: Program | None = None) -> Template:
         """As `get`, but makes it when it does not exist; any number of callers wait for one making.
 
+        `program` is what clones will probably run: the image's template has it in memory.
         Raises GuestError (the guest does not boot), Unsupported, HostError, ResourceExhausted.
         """
         if found := await self.get(wanted, base):
@@ -140,7 +150,7 @@ class Templates:
         key = await self._key(wanted, base)
         task = self._building.get(key)
         if task is None:
-            task = asyncio.create_task(self._build(key, wanted, base))
+            task = asyncio.create_task(self._build(key, wanted, base, program))
             self._building[key] = task
             task.add_done_callback(lambda _: self._building.pop(key, None))
         # A caller that gives up does not take the making from the others.
@@ -195,14 +205,15 @@ class Templates:
                 directory.rename(gone)
                 await blocking(shutil.rmtree, gone, True)
 
-    async def _build(self, key: str, wanted: Machine, base: Path | None) -> Template:
+    async def _build(self, key: str, wanted: Machine, base: Path | None, program: Program | None) -> Template:
         origin = await self.need(wanted) if base is not None else None
         work = self._root / f".build-{key[:12]}-{os.urandom(4).hex()}"
         await blocking(lambda: work.mkdir(parents=True, mode=0o700))
         lock = _lock(work)
         try:
             await self._lay_out(work, wanted, origin)
-            await self._run(work, await self._plan(work, wanted, origin, base), mount=base is not None)
+            plan = await self._plan(work, wanted, origin, base)
+            await self._run(work, plan, None if base is None else program or Program())
             await blocking(self._seal, work, Manifest(wanted, self._parts or {}, {}, _image(base)))
             await self._drop(self._root / key)
             work.rename(self._root / key)
@@ -250,8 +261,8 @@ class Templates:
         )
         return plan
 
-    async def _run(self, work: Path, plan: Plan, *, mount: bool) -> None:
-        """Run QEMU until the guest is ready, mount the image if there is one, save, end QEMU."""
+    async def _run(self, work: Path, plan: Plan, program: Program | None) -> None:
+        """Run QEMU until the guest is ready, mount the image if there is one (and a program), save, end QEMU."""
         (work / "plan").write_text(plan.text())
         leash, held = os.pipe()
         try:
@@ -265,7 +276,7 @@ class Templates:
                 child.close()
             if code:
                 raise GuestError(f"a VM template cannot be started: {_complaint(work / 'errors')}")
-            await self._freeze(work, mount)
+            await self._freeze(work, program)
         except (GuestError, Unavailable, NotFound) as error:
             # The monitor says why on its way out.
             await blocking(_end, work / "pid", 1.0)
@@ -275,15 +286,17 @@ class Templates:
             os.close(held)
             await blocking(_end, work / "pid")
 
-    async def _freeze(self, work: Path, mount: bool) -> None:
+    async def _freeze(self, work: Path, program: Program | None) -> None:
         agent = await Agent.connect(work / "agent.sock")
         try:
             await agent.hello(_BOOT_TIMEOUT)
-            if mount:
+            if program is not None:
                 await agent.ask(Ask.CLOCK, process.clock())
                 await agent.ask(Ask.MOUNT)
                 # One process, so that its clones' first finds the kernel's caches filled.
-                await inside.stat_path(agent, "/")
+                await inside.warm(agent, program.path, program.name)
+            # What the kernel put off until later, each clone would do again.
+            await asyncio.sleep(_SETTLE if program is None else _SETTLE_IMAGE)
         finally:
             agent.close()
         file = os.open(work / "state", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)

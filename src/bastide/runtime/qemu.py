@@ -31,7 +31,7 @@ from bastide.hypervisor.confinement import Uids, confine
 from bastide.hypervisor.frames import Ask, u32
 from bastide.hypervisor.machine import Machine
 from bastide.hypervisor.plan import Plan
-from bastide.hypervisor.template import Template, Templates
+from bastide.hypervisor.template import Program, Template, Templates
 from bastide.model.config import Settings
 from bastide.model.container import HostConfig, Isolation
 from bastide.model.errors import (
@@ -199,7 +199,7 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
             bundle.process, init=bool(bundle.host_config.init), oom_score=bundle.host_config.oom_score_adj
         )
         await self._sweep()
-        template = await self._choose(wanted, bundle.root)
+        template = await self._choose(wanted, bundle.root, bundle.process)
         await self._claim(bundle)
         try:
             await self._launch(bundle, wanted, ram=template.ram, state=template.state)
@@ -236,7 +236,7 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
             self._swept = asyncio.create_task(self._templates.sweep())
         await asyncio.shield(self._swept)
 
-    async def _choose(self, wanted: Machine, root: DiskRoot) -> Template:
+    async def _choose(self, wanted: Machine, root: DiskRoot, first: Process) -> Template:
         """The template with the image mounted where it exists and the writable disk is new, else the plain one.
 
         An image that is used a second time gets its own template, made meanwhile.
@@ -249,7 +249,7 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
             return own
         key = (wanted, root.base)
         if key in self._used and key not in self._warming:
-            task = asyncio.create_task(self._warm(wanted, root.base))
+            task = asyncio.create_task(self._warm(wanted, root.base, first))
             self._warming[key] = task
         self._used.add(key)
         return await self._templates.need(wanted)
@@ -259,10 +259,10 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         """The images' templates that are being made."""
         return list(self._warming.values())
 
-    async def _warm(self, wanted: Machine, base: Path) -> None:
+    async def _warm(self, wanted: Machine, base: Path, first: Process) -> None:
         """Make an image's own template; when that fails, starts go on without it."""
         try:
-            await self._templates.need(wanted, base)
+            await self._templates.need(wanted, base, _program(first))
         except BastideError as error:
             log.warning("no template for %s: %s", base.name, error.message)
         else:
@@ -532,6 +532,13 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
     async def changes(self, container: str) -> list[tuple[int, str]]:
         """See Files."""
         return await inside.changes(await self._agent(container))
+
+
+def _program(first: Process) -> Program:
+    path = next((entry[5:] for entry in first.env if entry.startswith("PATH=")), Program().path)
+    name = first.args[0] if first.args else ""
+    # What is refused when it is started must not spoil the template.
+    return Program(name=name, path=path) if name and "\0" not in name + path else Program(path=path)
 
 
 async def _vacate(path: str) -> None:

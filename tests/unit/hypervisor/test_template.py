@@ -13,7 +13,7 @@ from bastide.hypervisor import disks
 from bastide.hypervisor.accelerator import Accelerator
 from bastide.hypervisor.machine import Machine
 from bastide.hypervisor.plan import Plan
-from bastide.hypervisor.template import Template, Templates, digest
+from bastide.hypervisor.template import Program, Template, Templates, digest
 from bastide.model.config import Settings
 from bastide.model.errors import GuestError
 
@@ -33,7 +33,7 @@ class Quick(Templates):
     async def _plan(self, work: Path, wanted: Machine, origin: Template | None, base: Path | None) -> Plan:
         return Plan(1)
 
-    async def _run(self, work: Path, plan: Plan, *, mount: bool) -> None:
+    async def _run(self, work: Path, plan: Plan, program: Program | None) -> None:
         self.made += 1
         await asyncio.sleep(0.01)
         if self.fails:
