@@ -24,7 +24,10 @@ struct request {
 	char attributes[256];
 };
 
+#define MAX_NICS 16
+
 static int netlink = -1;
+static int nics[MAX_NICS]; /* index of the interface that the host calls NIC N; 0: there is none */
 
 static void attribute(struct request *request, int type, const void *data, size_t length)
 {
@@ -86,6 +89,8 @@ void network_boot(void)
 		if (fgets(mac, sizeof mac, file) && sscanf(mac, "02:00:00:00:00:%2x", &number) == 1) {
 			struct request request = link_request((int)at->if_index);
 			snprintf(name, sizeof name, "nic%u", number);
+			if (number < MAX_NICS)
+				nics[number] = (int)at->if_index;
 			attribute(&request, IFLA_IFNAME, name, strlen(name) + 1);
 			talk(&request);
 			snprintf(path, sizeof path, "/proc/sys/net/ipv6/conf/%s/disable_ipv6", name);
@@ -180,12 +185,16 @@ static int set_link(int index, const char *name, const char *mac, unsigned mtu)
 	return talk(&request);
 }
 
-/* Take down an interface that a former identity configured, and its addresses with it. */
-static void reset_link(int index, const char *name)
+/* Take an interface down, its addresses with it, and give it back its first name. */
+static int reset_link(int index, const char *first_name)
 {
 	struct request request = link_request(index);
 	struct ifreq address = {0};
-	char path[96];
+	char path[96], name[IFNAMSIZ];
+	if (!if_indextoname(index, name))
+		return -1;
+	if (!strcmp(name, first_name))
+		return 0;
 	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	snprintf(address.ifr_name, sizeof address.ifr_name, "%s", name);
 	address.ifr_addr.sa_family = AF_INET;
@@ -196,7 +205,9 @@ static void reset_link(int index, const char *name)
 	snprintf(path, sizeof path, "/proc/sys/net/ipv6/conf/%s/disable_ipv6", name);
 	write_file(path, "1");
 	request.link.ifi_change = IFF_UP;
-	talk(&request);
+	if (talk(&request) < 0)
+		return -1;
+	return set_link(index, first_name, NULL, 0);
 }
 
 static const char *failed(char *error, size_t size, const char *what, const char *value)
@@ -205,7 +216,7 @@ static const char *failed(char *error, size_t size, const char *what, const char
 	return error;
 }
 
-/* One interface: lines `nic N`, `name`, `mac`, `mtu`, then `address`, `gateway`, `route DST GW`, `down`. */
+/* One interface: lines `nic N`, `name`, `mac`, `mtu`, `up`, then `address`, `gateway`, `route DST GW`; or `down`. */
 const char *network_configure(char *lines, char *error, size_t size)
 {
 	char *line, *name = NULL, *mac = NULL, nic[16] = "";
@@ -217,7 +228,9 @@ const char *network_configure(char *lines, char *error, size_t size)
 			continue;
 		*value++ = 0;
 		if (!strcmp(line, "nic")) {
-			snprintf(nic, sizeof nic, "nic%s", value);
+			unsigned number = (unsigned)atoi(value);
+			index = number < MAX_NICS ? nics[number] : 0;
+			snprintf(nic, sizeof nic, "nic%u", number);
 		} else if (!strcmp(line, "name")) {
 			name = value;
 		} else if (!strcmp(line, "mac")) {
@@ -230,11 +243,11 @@ const char *network_configure(char *lines, char *error, size_t size)
 				 name ? name : nic);
 			write_file(path, "0");
 		} else if (!strcmp(line, "up")) {
-			index = (int)if_nametoindex(nic);
-			if (!index && name && (index = (int)if_nametoindex(name)))
-				reset_link(index, name);
-			if (!index || set_link(index, name ? name : nic, mac, mtu) < 0 || link_up(index) < 0)
+			if (!index || reset_link(index, nic) < 0 || 
+			    set_link(index, name ? name : nic, mac, mtu) < 0 || link_up(index) < 0)
 				return failed(error, size, "interface", name ? name : nic);
+		} else if (!strcmp(line, "down") && (!index || reset_link(index, nic) < 0)) {
+			return failed(error, size, "interface", nic);
 		} else if (!strcmp(line, "address") && add_address(index, value) < 0) {
 			return failed(error, size, "address", value);
 		} else if (!strcmp(line, "gateway") && add_route(index, "", value) < 0) {

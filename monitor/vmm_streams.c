@@ -265,6 +265,21 @@ static int open_signals(void)
 	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
+/* The last line that was printed and is no mere warning of QEMU's. */
+static char *last_line(void)
+{
+	for (;;) {
+		char *end = state.tail + strlen(state.tail);
+		while (end > state.tail && (end[-1] == '\n' || end[-1] == '\r'))
+			*--end = 0;
+		char *at = strrchr(state.tail, '\n');
+		at = at ? at + 1 : state.tail;
+		if (!strstr(at, ": warning: "))
+			return at;
+		*at = 0;
+	}
+}
+
 /* Why the VM ended, in one line: the kernel's panic, else the last that was printed. */
 static void explain(void)
 {
@@ -273,13 +288,8 @@ static void explain(void)
 		on_console();
 	state.tail[state.tail_length < TAIL ? state.tail_length : TAIL] = 0;
 	char *at = strstr(state.tail, "Kernel panic");
-	if (!at) {
-		char *end = state.tail + strlen(state.tail);
-		while (end > state.tail && (end[-1] == '\n' || end[-1] == '\r'))
-			*--end = 0;
-		at = strrchr(state.tail, '\n');
-		at = at ? at + 1 : state.tail;
-	}
+	if (!at)
+		at = last_line();
 	for (size_t i = 0; i < sizeof line - 1 && at[i] && at[i] != '\n' && at[i] != '\r'; i++)
 		line[i] = at[i] < ' ' || at[i] > '~' ? '?' : at[i];
 	const char *why = state.code > 128 && state.code < LOST ? strsignal(state.code - 128) : *line ? line : "no reason given";

@@ -179,17 +179,57 @@ def test_several_networks(daemon: Daemon, isolation: str) -> None:
 def test_connecting_while_it_runs(daemon: Daemon, isolation: str) -> None:
     daemon.ok("network", "create", "meadow")
     run(daemon, isolation, "-d", "--name", "server", *SERVE)
-    done = daemon.cli("network", "connect", "meadow", "server")
-    if isolation == "vm":
-        assert "stop it first" in done.stderr
-        return
-    assert inside(daemon, isolation, "meadow", "wget -qO- http://server/") == HELLO
-    assert "eth1" in daemon.ok("exec", "server", "ip", "address")
+    daemon.ok("network", "connect", "--alias", "www", "meadow", "server")
+    own = daemon.inspect("server")["NetworkSettings"]["Networks"]["meadow"]
+    assert inside(daemon, isolation, "meadow", "wget -qO- http://server/; wget -qO- http://www/") == HELLO * 2
+    shown = daemon.ok("exec", "server", "ip", "address", "show", "eth1")
+    assert own["IPAddress"] in shown
+    assert own["MacAddress"] in shown
+    assert own["IPAddress"] in daemon.ok("exec", "server", "cat", "/etc/hosts")
     daemon.ok("network", "disconnect", "bridge", "server")
     assert "eth0" not in daemon.ok("exec", "server", "ip", "address")
     assert inside(daemon, isolation, "meadow", "wget -qO- http://server/") == HELLO
     daemon.ok("rename", "server", "shop")
     assert inside(daemon, isolation, "meadow", "wget -qO- http://shop/") == HELLO
+
+
+def test_connecting_again_and_again_also_under_another_daemon(daemon: Daemon, isolation: str) -> None:
+    daemon.ok("network", "create", "--ipv6", "meadow")
+    run(daemon, isolation, "-d", "--name", "server", *SERVE)
+    for number in range(5):
+        daemon.ok("network", "connect", "meadow", "server")
+        own = daemon.inspect("server")["NetworkSettings"]["Networks"]["meadow"]
+        assert own["GlobalIPv6Address"] in daemon.ok("exec", "server", "ip", "address", "show", "eth1")
+        assert inside(daemon, isolation, "meadow", "wget -qO- http://server/") == HELLO
+        if number == 2:
+            daemon.stop(9)
+            daemon.start()
+            assert inside(daemon, isolation, "meadow", "wget -qO- http://server/") == HELLO
+        daemon.ok("network", "disconnect", "meadow", "server")
+        assert "eth1" not in daemon.ok("exec", "server", "ip", "address")
+    assert inside(daemon, isolation, "bridge", "wget -qO- http://server/") == HELLO
+
+
+def test_connecting_to_more_networks_than_a_vm_has_room_for(daemon: Daemon) -> None:
+    for number in range(3):
+        daemon.ok("network", "create", f"n{number}")
+    run(daemon, "vm", "-d", "--name", "server", *SERVE)
+    for number in range(2):
+        daemon.ok("network", "connect", f"n{number}", "server")
+    done = daemon.cli("network", "connect", "n2", "server")
+    assert "at most 2 more networks" in done.stderr
+    assert set(daemon.inspect("server")["NetworkSettings"]["Networks"]) == {"bridge", "n0", "n1"}
+    daemon.ok("network", "disconnect", "n1", "server")
+    daemon.ok("network", "connect", "n2", "server")
+    assert inside(daemon, "vm", "n2", "wget -qO- http://server/") == HELLO
+    daemon.ok("pause", "server")
+    assert "unpause it first" in daemon.cli("network", "disconnect", "n2", "server").stderr
+    daemon.ok("unpause", "server")
+    daemon.ok("restart", "-t", "0", "server")
+    assert inside(daemon, "vm", "n0", "wget -qO- http://server/") == HELLO
+    daemon.clear()
+    for number in range(3):
+        daemon.ok("network", "rm", f"n{number}")
 
 
 def test_ipv6(daemon: Daemon, isolation: str) -> None:

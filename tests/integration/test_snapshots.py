@@ -62,3 +62,49 @@ def test_a_tag_is_taken_once(daemon: Daemon, name: str) -> None:
 
 def test_an_unknown_snapshot(daemon: Daemon, name: str) -> None:
     assert "No such snapshot" in daemon.cli("snapshot", "restore", name, "nowhere").stderr
+
+
+def test_the_networks_that_it_was_connected_to_while_it_ran(daemon: Daemon, name: str) -> None:
+    daemon.ok("network", "create", "meadow")
+    daemon.ok("network", "connect", "meadow", name)
+    daemon.ok("network", "disconnect", "bridge", name)
+    daemon.ok("snapshot", "create", name, "one")
+    daemon.ok("clone", name, "copy")
+    daemon.ok("snapshot", "restore", name, "one")
+    if not daemon.inspect("copy")["State"]["Running"]:
+        daemon.ok("start", "copy")
+    own = [daemon.inspect(one)["NetworkSettings"]["Networks"] for one in (name, "copy")]
+    assert [list(networks) for networks in own] == [["meadow"], ["meadow"]]
+    assert own[0]["meadow"]["IPAddress"] != own[1]["meadow"]["IPAddress"]
+    assert own[0]["meadow"]["MacAddress"] != own[1]["meadow"]["MacAddress"]
+    for one, other in ((name, "copy"), ("copy", name)):
+        assert "1 packets received" in daemon.ok("exec", one, "ping", "-c1", "-w10", other)
+    daemon.clear()
+    daemon.ok("network", "rm", "meadow")
+
+
+def test_a_snapshot_of_what_is_paused(daemon: Daemon, name: str) -> None:
+    daemon.ok("exec", name, "sh", "-c", "echo first > /root/state")
+    daemon.ok("pause", name)
+    daemon.ok("snapshot", "create", name, "one")
+    assert daemon.inspect(name)["State"]["Status"] == "paused"
+    daemon.ok("unpause", name)
+    daemon.ok("exec", name, "sh", "-c", "echo second > /root/state")
+    daemon.ok("snapshot", "restore", name, "one")
+    assert daemon.inspect(name)["State"]["Status"] == "running"
+    assert daemon.ok("exec", name, "sh", "-c", "cat /root/state; echo third > /root/state") == "first"
+
+
+def test_a_tree_of_snapshots(daemon: Daemon, name: str) -> None:
+    for tag in ("one", "two"):
+        daemon.ok("snapshot", "create", name, tag)
+    daemon.ok("snapshot", "restore", name, "one")
+    daemon.ok("snapshot", "create", "--disk-only", name, "three")
+    lines = daemon.ok("snapshot", "ls", "--no-trunc", "--format", "json").splitlines()
+    listed = {row["Tag"]: row for row in map(json.loads, lines)}
+    assert [listed[tag]["Parent"] for tag in ("one", "two", "three")] == ["", listed["one"]["ID"], listed["one"]["ID"]]
+    daemon.ok("snapshot", "rm", name, "one")
+    shown = json.loads(daemon.ok("snapshot", "inspect", name, "two"))[0]
+    assert not shown.get("Parent")
+    daemon.ok("snapshot", "restore", name, "three")
+    assert daemon.inspect(name)["State"]["Running"]

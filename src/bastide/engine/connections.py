@@ -23,7 +23,7 @@ from bastide.network import Endpoint, NamespacePlug, Naming, NetworkDriver, Plug
 from bastide.network import Feature as NetworkFeature
 from bastide.network.names import Directory, Place, Resident
 from bastide.network.namespaces import Namespaces
-from bastide.runtime import Feature
+from bastide.runtime import Feature, Hotplugging, Runtime
 
 log = logging.getLogger("bastide.engine")
 
@@ -239,7 +239,7 @@ class Connections:
     # -- while it runs -------------------------------------------------------------------------
 
     async def connect(
-        self, network: Network, container: Container, settings: EndpointSettings, features: frozenset[Feature]
+        self, network: Network, container: Container, settings: EndpointSettings, runtime: Runtime
     ) -> None:
         """Connect a container to one more network, at once if it runs. Raises as `connect_all`, and Conflict
         when it is connected already."""
@@ -251,20 +251,23 @@ class Connections:
             if attachment is None or not present.state.running:
                 self._ledger.change(present, networks={**present.networks, network.name: wanted})
                 return
-            if Feature.NETWORK_NAMESPACE not in features or not attachment.namespace:
-                raise Unsupported(
-                    f"isolation {present.isolation} cannot connect a running container to a network: stop it first"
-                )
+            hotplugging = _hotplugging(present, attachment, runtime)
             driver = self._catalogue.driver(network.driver)
             taken = {endpoint.interface.name for endpoint in attachment.endpoints.values()}
             device = next(name for number in range(len(taken) + 1) if (name := f"eth{number}") not in taken)
-            plug = NamespacePlug(path=Path(attachment.namespace))
-            endpoint = await driver.join(network, present.id, plug, wanted, device)
+            plug = TapPlug(owner=0) if hotplugging else NamespacePlug(path=Path(attachment.namespace))
+            async with AsyncExitStack() as undo:
+                endpoint = await driver.join(network, present.id, plug, wanted, device)
+                undo.push_async_callback(driver.leave, network, endpoint)
+                if hotplugging:
+                    routed = any(each.interface.gateways for each in attachment.endpoints.values())
+                    gateways = () if routed else endpoint.interface.gateways
+                    await hotplugging.plug(present.id, msgspec.structs.replace(endpoint.interface, gateways=gateways))
+                undo.pop_all()
             joined = {**attachment.endpoints, network.name: endpoint}
             described = endpoints.described(present, wanted, network, endpoint)
-            await self._changed(
-                present, msgspec.structs.replace(attachment, endpoints=joined), {network.name: described}
-            )
+            attachment = msgspec.structs.replace(attachment, endpoints=joined)
+            await self._changed(present, attachment, {network.name: described}, hotplugging)
             self._event(network.name, "connect", present.id)
 
     def _check_connect(self, container: Container, network: Network) -> None:
@@ -281,7 +284,7 @@ class Connections:
             raise PermissionDenied(f"endpoint with name {container.name} already exists in network {network.name}")
         endpoints.check_together([*container.networks, network.name] if container.networks else [])
 
-    async def disconnect(self, network: Network, container: Container, force: bool) -> None:
+    async def disconnect(self, network: Network, container: Container, runtime: Runtime, force: bool) -> None:
         """Take a container from a network. Raises InvalidArgument, NotFound when it is not connected."""
         async with self._ledger.lock(container):
             present = self._ledger.fresh(container)
@@ -294,36 +297,34 @@ class Connections:
             attachment = self._table.get(present.id)
             kept = {name: settings for name, settings in present.networks.items() if name != network.name}
             if attachment is not None and (endpoint := attachment.endpoints.get(network.name)):
-                if not attachment.namespace:
-                    raise Unsupported(
-                        f"isolation {present.isolation} cannot disconnect a running container from a network: "
-                        "stop it first"
-                    )
+                hotplugging = _hotplugging(present, attachment, runtime)
+                if hotplugging and endpoint.interface.name:
+                    await hotplugging.unplug(present.id, endpoint.interface)
                 await self._catalogue.driver(network.driver).leave(network, endpoint)
                 left = {name: each for name, each in attachment.endpoints.items() if name != network.name}
                 present = self._ledger.change(present, networks=kept)
-                await self._changed(present, msgspec.structs.replace(attachment, endpoints=left), {})
+                await self._changed(present, msgspec.structs.replace(attachment, endpoints=left), {}, hotplugging)
                 self._event(network.name, "disconnect", present.id)
             else:
                 self._ledger.change(present, networks=kept)
 
     async def _changed(
-        self, container: Container, attachment: Attachment, settings: dict[str, EndpointSettings]
+        self,
+        container: Container,
+        attachment: Attachment,
+        settings: dict[str, EndpointSettings],
+        hotplugging: Hotplugging | None,
     ) -> None:
         """Keep record, names and files of a running container current."""
         self._table.put(container.id, attachment)
         shown = ports.shown(container.config, endpoints.published(list(attachment.endpoints.values())))
         present = self._ledger.change(container, networks={**container.networks, **settings}, ports=shown)
         self._announce(present, attachment)
-        self.write_files(present)
-
-    def write_files(self, container: Container) -> None:
-        """Write a running container's hosts and resolv.conf anew."""
-        attachment = self._table.get(container.id)
         paths = bundles.Paths(self._settings, container.id)
-        if attachment is not None and paths.hosts.exists():
-            paths.write(paths.hosts, self._hosts(container, attachment))
-            paths.write(paths.resolv_conf, self._resolv_conf(container, attachment))
+        paths.write(paths.hosts, self._hosts(present, attachment))
+        paths.write(paths.resolv_conf, self._resolv_conf(present, attachment))
+        if hotplugging:
+            await hotplugging.rewrite(container.id, paths.hosts, paths.resolv_conf)
 
     def renamed(self, container: Container) -> None:
         """The container has another name now: lead the names to it."""
@@ -450,6 +451,18 @@ class Connections:
     async def close(self) -> None:
         """Let go of namespaces that nobody took."""
         await self._namespaces.close()
+
+
+def _hotplugging(container: Container, attachment: Attachment, runtime: Runtime) -> Hotplugging | None:
+    """How networks of a running container change: by its runtime, or (None) in its network namespace.
+
+    Raises Unsupported when neither can.
+    """
+    if attachment.namespace:
+        return None
+    if Feature.HOTPLUG_NETWORK in runtime.features and isinstance(runtime, Hotplugging):
+        return runtime
+    raise Unsupported(f"isolation {container.isolation} cannot change networks while running: stop it first")
 
 
 def driver_name(network: Network) -> str:

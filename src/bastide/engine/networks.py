@@ -189,12 +189,12 @@ class Networks:
     async def connect(self, reference: str, container: str, settings: EndpointSettings) -> None:
         """Connect a container to one more network, at once if it runs."""
         network, found = self.get(reference), self._ledger.find(container)
-        features = self._backends.runtime(found.runtime).features
-        await self._connections.connect(network, found, settings, features)
+        await self._connections.connect(network, found, settings, self._backends.runtime(found.runtime))
 
     async def disconnect(self, reference: str, container: str, force: bool = False) -> None:
         """Take a container from a network, at once if it runs."""
-        await self._connections.disconnect(self.get(reference), self._ledger.find(container), force)
+        found = self._ledger.find(container)
+        await self._connections.disconnect(self.get(reference), found, self._backends.runtime(found.runtime), force)
 
     def renamed(self, container: Container) -> None:
         """A container has another name now."""

@@ -10,6 +10,18 @@ _SET_INTERFACE, _SET_PERSIST, _SET_OWNER = 0x400454CA, 0x400454CB, 0x400454CC
 _TAP, _NO_PACKET_INFO, _VNET_HEADER, _EXCLUSIVE = 0x2, 0x1000, 0x4000, 0x8000
 
 
+def attach(name: str) -> int:
+    """The queue of an existing tap, as a descriptor; its reader is whoever holds that. Raises OSError."""
+    descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        flags = _TAP | _NO_PACKET_INFO | _VNET_HEADER
+        fcntl.ioctl(descriptor, _SET_INTERFACE, struct.pack("16sH22x", name.encode(), flags))
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
 def make(name: str, owner: int) -> None:
     """Make the tap `name`, which the uid `owner` may open. Raises OSError (EBUSY: it exists)."""
     descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)

@@ -24,7 +24,8 @@ _SHARED_READONLY = (8, 2)
 class Machine(Struct, frozen=True, kw_only=True):
     """What decides which template fits: everything that a restore must find as the boot left it.
 
-    `memory` in bytes; `nics` how many; `shares` how many volumes can be connected.
+    `memory` in bytes; `nics` how many; `spares` how many more can be connected while it runs; `shares` how
+    many volumes can be connected.
     """
 
     qemu: str
@@ -33,6 +34,7 @@ class Machine(Struct, frozen=True, kw_only=True):
     memory: int
     cpus: int = 1
     nics: int = 0
+    spares: int = 0
     shares: int = 0
 
 
@@ -123,13 +125,19 @@ def _disks(base: int, upper: int) -> list[str]:
     ]
 
 
-def _nics(taps: list[int]) -> list[str]:
+def _nics(machine: Machine, taps: list[int]) -> list[str]:
+    """Every NIC has the backend that its state was saved with: a tap, or for the spare ones a hub, which (unlike
+    a NIC) takes a tap and lets go of it at any time, but moves packets without offloads."""
     words = []
-    for number, tap in enumerate(taps):
-        words += [
-            *("-netdev", f"tap,id=net{number},fd={tap}"),
-            *("-device", f"virtio-net-device,netdev=net{number},mac=02:00:00:00:00:{number:02x}"),
-        ]
+    for number in range(machine.nics + machine.spares):
+        tap = f"tap,id={qmp.TAP}{number},fd={taps[number]}" if number < len(taps) else ""
+        nic = f"{qmp.TAP}{number}" if number < machine.nics else f"hub{number}"
+        if number >= machine.nics:
+            words += ["-netdev", f"hubport,id={nic},hubid={number}"]
+        words += ["-netdev", tap] if tap else []
+        if number >= machine.nics and tap:
+            words += ["-netdev", f"hubport,id={qmp.PORT}{number},hubid={number},netdev={qmp.TAP}{number}"]
+        words += ["-device", f"virtio-net-device,netdev={nic},mac=02:00:00:00:00:{number:02x}"]
     return words
 
 
@@ -171,6 +179,8 @@ def describe(
         *("-nodefaults", "-no-user-config", "-no-reboot"),
         *("-display", "none"),
         *("-sandbox", _CONFINEMENT),
+        # What was saved while it stood still runs when it is restored.
+        *("-global", "migration.store-global-state=off"),
         *("-machine", "microvm,acpi=on,memory-backend=ram,x-option-roms=off,usb=off,graphics=off"),
         *("-bios", _FIRMWARE),
         *_processor(machine),
@@ -180,7 +190,7 @@ def describe(
         *("-mon", "chardev=qmp,mode=control"),
         *_serial(plan, []),
         *_disks(plan.read(base), plan.write(upper)),
-        *_nics([plan.tap(name) for name in taps]),
+        *_nics(machine, [plan.tap(name) for name in taps]),
     )
     if boot:
         kernel, initramfs = plan.read(boot.kernel), plan.read(boot.initramfs)

@@ -6,7 +6,7 @@ import os
 import resource
 import struct
 import time
-from collections.abc import Iterable
+from pathlib import Path
 
 from bastide.hypervisor.frames import Field, fields, joined, u64
 from bastide.model.errors import InvalidArgument
@@ -101,30 +101,27 @@ def interface(number: int, link: Interface) -> bytes:
     return "\n".join(lines).encode()
 
 
+def no_interface(number: int) -> bytes:
+    """A NIC that is nobody's, as `interface`."""
+    return f"nic {number}\ndown 1".encode()
+
+
 def _tmpfs(mount: Mount) -> bytes:
     words = [*mount.options, *(["ro"] if mount.read_only else [])]
     return joined([mount.target, ",".join(words)])
 
 
-def _contents(bundle: Bundle) -> Iterable[tuple[Field, bytes]]:
-    for tag, path in (
-        (Field.HOSTS, bundle.hosts),
-        (Field.HOSTNAME_FILE, bundle.hostname_file),
-        (Field.RESOLV, bundle.resolv_conf),
-    ):
-        if path is not None:
-            yield tag, path.read_bytes()
-
-
-def files(bundle: Bundle) -> bytes:
+def files(hosts: Path | None, resolv_conf: Path | None, hostname: Path | None = None) -> list[tuple[Field, bytes]]:
     """The fields of FILES: what the engine keeps up to date."""
-    return fields(_contents(bundle))
+    paths = ((Field.HOSTS, hosts), (Field.HOSTNAME_FILE, hostname), (Field.RESOLV, resolv_conf))
+    return [(tag, path.read_bytes()) for tag, path in paths if path is not None]
 
 
-def identity(bundle: Bundle, *, mounted: bool = False) -> bytes:
+def identity(bundle: Bundle, *, mounted: bool = False, former_nics: int = 0) -> bytes:
     """The fields of CONFIGURE: entropy and time first, then all that makes the clone this container.
 
     `mounted`: the guest has its root already, from its template or from a saved state.
+    `former_nics`: so many may be another container's still.
     """
     host = bundle.host_config
     items = seeded()
@@ -139,7 +136,8 @@ def identity(bundle: Bundle, *, mounted: bool = False) -> bytes:
     items += [(tag, b"") for wanted, tag in flags if wanted]
     if not mounted:
         items.append((Field.DISKS, b""))
-    items += _contents(bundle)
+    items += files(bundle.hosts, bundle.resolv_conf, bundle.hostname_file)
+    items += [(Field.INTERFACE, no_interface(number)) for number in range(former_nics)]
     items += [(Field.INTERFACE, interface(number, link)) for number, link in enumerate(bundle.networking.interfaces)]
     items += [(Field.TMPFS, _tmpfs(mount)) for mount in bundle.mounts if mount.kind == "tmpfs"]
     if host.shm_size and host.shm_size != DEFAULT_SHM:

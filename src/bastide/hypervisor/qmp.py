@@ -17,6 +17,8 @@ from bastide.model.errors import HostError, NotFound, Unavailable
 _TIMEOUT = 30.0
 _UNLIMITED = 1 << 40
 """Bytes a second that a state is written with: as fast as the disk takes it."""
+TAP, PORT = "net", "port"
+"""What the ids of a NIC's tap, and of the hub's port before it, begin with; the NIC's number follows."""
 IGNORE_SHARED: list[dict[str, object]] = [{"capability": "x-ignore-shared", "state": True}]
 """Leave shared RAM out of the state: it is in the template's file already (migration's qapi schema)."""
 
@@ -35,6 +37,31 @@ class Monitor:
         except (QMPError, TimeoutError, OSError) as error:
             raise Unavailable(f"QEMU refused {command}: {error}") from error
 
+    async def plug(self, number: int, tap: int) -> None:
+        """Connect the spare NIC `number` to a tap's descriptor, which QEMU then has too. Raises Unavailable."""
+        self._pass(tap, "a tap")
+        await self.execute("getfd", {"fdname": "tap"})
+        await self.execute("netdev_add", {"type": "tap", "id": f"{TAP}{number}", "fd": "tap"})
+        port = {"id": f"{PORT}{number}", "hubid": number, "netdev": f"{TAP}{number}"}
+        await self.execute("netdev_add", {"type": "hubport", **port})
+
+    async def unplug(self, number: int, *, spare: bool) -> None:
+        """Take a NIC off its tap; one that is no spare stays without for good. Raises Unavailable."""
+        for name in (f"{PORT}{number}",) * spare + (f"{TAP}{number}",):
+            await self.execute("netdev_del", {"id": name})
+
+    async def link_up(self, taps: int) -> None:
+        """Have the first NICs, as many as `taps`, show a carrier: they were saved without after an `unplug`."""
+        for number in range(taps):
+            await self.execute("set_link", {"name": f"{TAP}{number}", "up": True})
+
+    def _pass(self, descriptor: int, what: str) -> None:
+        """Send a descriptor, for the `getfd` that follows."""
+        try:
+            self._client.send_fd_scm(descriptor)
+        except (QMPError, OSError) as error:
+            raise Unavailable(f"QEMU does not take {what}: {error}") from error
+
     async def save(self, file: int, *, memory: bool = False) -> None:
         """Write the state of devices, and of memory if asked, into an open file; the guest stands still then."""
         ignored = [{"capability": "x-ignore-shared", "state": not memory}]
@@ -42,10 +69,7 @@ class Monitor:
             capabilities = [*ignored, {"capability": "events", "state": True}]
             await self.execute("migrate-set-capabilities", {"capabilities": capabilities})
             await self.execute("migrate-set-parameters", {"max-bandwidth": _UNLIMITED, "downtime-limit": 2000})
-            try:
-                self._client.send_fd_scm(file)
-            except (QMPError, OSError) as error:
-                raise Unavailable(f"QEMU does not take the state's file: {error}") from error
+            self._pass(file, "the state's file")
             await self.execute("getfd", {"fdname": "state"})
             await self.execute("migrate", {"uri": "fd:state"})
             await self._saved(events)

@@ -27,8 +27,8 @@ def _sum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-async def write(control: Path, upper: Path, machine: Machine, directory: Path) -> None:
-    """Save the VM behind the QMP socket `control` into `directory`; it goes on afterwards.
+async def write(control: Path, upper: Path, machine: Machine, directory: Path, *, paused: bool = False) -> None:
+    """Save the VM behind the QMP socket `control` into `directory`; it goes on afterwards unless it was `paused`.
 
     Raises ResourceExhausted, HostError, Unavailable; then the VM goes on and nothing usable is left.
     """
@@ -40,7 +40,8 @@ async def write(control: Path, upper: Path, machine: Machine, directory: Path) -
                 # The guest stands still: its disk is what its memory thinks it is.
                 await blocking(disks.copy_sparse, upper, directory / "upper")
             finally:
-                await monitor.execute("cont")
+                if not paused:
+                    await monitor.execute("cont")
     finally:
         os.close(file)
     digests = {"state": await blocking(_sum, directory / "state"), "upper": await blocking(digest, directory / "upper")}

@@ -25,7 +25,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 from bastide.model.config import Settings
 from bastide.model.container import HostConfig, Isolation
 from bastide.model.errors import InvalidArgument
-from bastide.model.process import Bundle, Process, Stats, Struct, TerminalSize
+from bastide.model.process import Bundle, Interface, Process, Stats, Struct, TerminalSize
 
 
 class Feature(enum.StrEnum):
@@ -254,6 +254,21 @@ class Files(Protocol):
 
     async def changes(self, container: str) -> list[tuple[int, str]]:
         """What differs from the image: `(0 changed | 1 added | 2 deleted, path)`, sorted by path."""
+
+
+@runtime_checkable
+class Hotplugging(Protocol):
+    """Feature.HOTPLUG_NETWORK: networks of a running container that has no network namespace on the host."""
+
+    async def plug(self, container: str, interface: Interface) -> None:
+        """Give it one more interface, whose tap is there already. Raises ResourceExhausted (it has no more to
+        spare), Conflict (paused), GuestError."""
+
+    async def unplug(self, container: str, interface: Interface) -> None:
+        """Take an interface from it; its tap is removed after that. Raises Conflict, GuestError."""
+
+    async def rewrite(self, container: str, hosts: Path, resolv_conf: Path) -> None:
+        """These two of its files have other contents now."""
 
 
 @runtime_checkable

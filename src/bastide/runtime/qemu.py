@@ -25,10 +25,10 @@ from bastide.host import cgroups
 from bastide.host.paths import write_whole
 from bastide.host.processes import Spawner
 from bastide.host.syscalls import blocking, run
-from bastide.hypervisor import accelerator, disks, inside, machine, process, qmp, saved
+from bastide.hypervisor import accelerator, disks, inside, machine, nics, process, qmp, saved
 from bastide.hypervisor.agent import Agent, Channel
 from bastide.hypervisor.confinement import Uids, confine
-from bastide.hypervisor.frames import Ask, u32
+from bastide.hypervisor.frames import Ask, fields, u32
 from bastide.hypervisor.machine import Machine
 from bastide.hypervisor.plan import Plan
 from bastide.hypervisor.template import Program, Template, Templates
@@ -44,7 +44,7 @@ from bastide.model.errors import (
     Unavailable,
     Unsupported,
 )
-from bastide.model.process import Bundle, DiskRoot, Process, Stats, Struct, TerminalSize
+from bastide.model.process import Bundle, DiskRoot, Interface, Process, Stats, Struct, TerminalSize
 from bastide.runtime import Exit, Feature, Phase, Probe, Runtime, RuntimeState, Stdio, Stream
 from bastide.runtime.monitor import Launch, Monitor, Refused, exit_code, find
 
@@ -71,6 +71,8 @@ class _Vm(Struct, frozen=True, kw_only=True):
     cgroup: str
     started: bool = False
     paused: bool = False
+    nics: dict[str, int] = {}
+    """Numbers of the NICs by their taps."""
 
 
 class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
@@ -81,6 +83,7 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         {
             Feature.PAUSE,
             Feature.STATS,
+            Feature.HOTPLUG_NETWORK,
             Feature.TOP,
             Feature.FILES,
             Feature.PRIVILEGED,
@@ -141,7 +144,7 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
             return Probe(usable=False, path=path, version=version, reason=f"QEMU {version} is older than 7.2")
         return Probe(usable=True, path=path, version=version)
 
-    async def _machine(self, host: HostConfig, nics: int) -> Machine:
+    async def _machine(self, host: HostConfig, nic_count: int) -> Machine:
         """The machine that a container needs. Raises Unsupported (no QEMU), InvalidArgument."""
         probe = await self.probe()
         if not probe.usable:
@@ -157,7 +160,8 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
             accelerator=self._accelerator,
             memory=max(-(-memory // _MEGABYTE) * _MEGABYTE, _SMALLEST),
             cpus=cpus,
-            nics=nics,
+            nics=nic_count,
+            spares=nic_count and nics.SPARES,
         )
 
     # -- finding a container again -------------------------------------------------------------
@@ -273,7 +277,10 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         root = bundle.root
         assert isinstance(root, DiskRoot)
         uid = self._uids.take(bundle.id)
-        self._keep(bundle.id, _Vm(uid=uid, machine=wanted, upper=str(root.upper), cgroup=bundle.cgroup_path))
+        taps = [link.device for link in bundle.networking.interfaces]
+        numbers = {name: number for number, name in enumerate(taps)}
+        vm = _Vm(uid=uid, machine=wanted, upper=str(root.upper), cgroup=bundle.cgroup_path, nics=numbers)
+        self._keep(bundle.id, vm)
         plan = Plan(uid)
         if bundle.cgroup_path:
             cpus = bundle.host_config.nano_cpus / 1e9
@@ -290,7 +297,7 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
             ram=ram,
             base=root.base,
             upper=root.upper,
-            taps=[link.device for link in bundle.networking.interfaces],
+            taps=taps + [""] * (wanted.nics - len(taps)),
             control=Path("qmp.sock"),
             state=state,
         )
@@ -476,11 +483,10 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
     async def save(self, container: str, directory: Path) -> None:
         """See Snapshotting: memory, devices and the disk as they are at one moment."""
         vm = self._vm(container)
-        if vm.paused:
-            raise Conflict(f"container {container} is paused: resume it first")
-        await saved.write(self._directory(container) / "qmp.sock", Path(vm.upper), vm.machine, directory)
-        agent = await self._agent(container)
-        agent.send(Ask.CLOCK, 0, process.clock())
+        control = self._directory(container) / "qmp.sock"
+        await saved.write(control, Path(vm.upper), vm.machine, directory, paused=vm.paused)
+        if not vm.paused:
+            (await self._agent(container)).send(Ask.CLOCK, 0, process.clock())
 
     async def restore(self, bundle: Bundle, directory: Path) -> None:
         """See Snapshotting: the VM goes on where it was saved, with this bundle's name, addresses and entropy."""
@@ -488,8 +494,9 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
             raise Unsupported("a VM needs its root as disks: use the snapshotter erofs")
         await self.probe()
         wanted = await saved.read(directory, self._version)
-        if wanted.nics != len(bundle.networking.interfaces):
-            raise Conflict(f"the saved memory has {wanted.nics} network interfaces: connect as many networks")
+        former = wanted.nics + wanted.spares
+        if len(bundle.networking.interfaces) > former:
+            raise Conflict(f"the saved memory has {former} network interfaces: connect no more networks")
         await blocking(disks.copy_sparse, directory / "upper", bundle.root.upper)
         await self._claim(bundle)
         try:
@@ -497,11 +504,45 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
             agent = await Agent.connect(bundle.directory / "agent.sock", again=True)
             self._agents[bundle.id] = agent
             await agent.hello()
-            await agent.ask(Ask.CONFIGURE, process.identity(bundle, mounted=True))
+            async with qmp.connect(bundle.directory / "qmp.sock") as control:
+                await control.link_up(len(bundle.networking.interfaces))
+            await agent.ask(Ask.CONFIGURE, process.identity(bundle, mounted=True, former_nics=former))
+            # Where it was saved while it was paused, its files stand still.
+            agent.send(Ask.THAW, 0)
             self._keep(bundle.id, msgspec.structs.replace(self._vm(bundle.id), started=True))
         except BaseException as error:
             await self._undo(bundle, error)
             raise
+
+    def _awake(self, container: str) -> _Vm:
+        """A VM whose guest can answer. Raises Conflict, NotFound."""
+        vm = self._vm(container)
+        if vm.paused:
+            raise Conflict(f"container {container} is paused: unpause it first")
+        return vm
+
+    async def plug(self, container: str, interface: Interface) -> None:
+        """See Hotplugging."""
+        vm = self._awake(container)
+        number = nics.free(vm.machine, vm.nics)
+        agent = await self._agent(container)
+        await nics.plug(self._directory(container) / "qmp.sock", agent, number, interface)
+        self._keep(container, msgspec.structs.replace(vm, nics={**vm.nics, interface.device: number}))
+
+    async def unplug(self, container: str, interface: Interface) -> None:
+        """See Hotplugging."""
+        vm = self._awake(container)
+        left = dict(vm.nics)
+        number = left.pop(interface.device, None)
+        if number is None:
+            return
+        agent, control = await self._agent(container), self._directory(container) / "qmp.sock"
+        await nics.unplug(control, agent, number, spare=number >= vm.machine.nics)
+        self._keep(container, msgspec.structs.replace(vm, nics=left))
+
+    async def rewrite(self, container: str, hosts: Path, resolv_conf: Path) -> None:
+        """See Hotplugging."""
+        await (await self._agent(container)).ask(Ask.FILES, fields(process.files(hosts, resolv_conf)))
 
     async def stats(self, container: str) -> Stats:
         """See Measuring: the guest's own counters."""
