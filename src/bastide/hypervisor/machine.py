@@ -1,6 +1,6 @@
 """QEMU's command lines: one machine model for every VM container, booted once and restored ever after.
 
-Model: `microvm` (no PCI, no firmware tables but ACPI's few) with virtio-mmio devices and nothing else:
+Model: the smallest machine of its architecture (`architecture`) with virtio-mmio devices and nothing else:
 a serial bus with two ports, two disks, the NICs that are asked for, a serial port for the last words.
 """
 
@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bastide.hypervisor import qmp
+from bastide.hypervisor import architecture, qmp
 from bastide.hypervisor.accelerator import Accelerator
 from bastide.hypervisor.plan import Plan
 from bastide.model.process import Struct
 
 # QEMU's documentation, "Security": what a guest's emulator never needs.
-_FIRMWARE = "qboot.rom"
-"""Boots a kernel by itself; with ACPI some builds of QEMU take SeaBIOS instead, which needs option ROMs for that."""
 _CONFINEMENT = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 _SHARED_READONLY = (8, 2)
 """First version whose memory-backend-file maps a read-only file privately writable (`rom=off`)."""
@@ -24,13 +22,14 @@ _SHARED_READONLY = (8, 2)
 class Machine(Struct, frozen=True, kw_only=True):
     """What decides which template fits: everything that a restore must find as the boot left it.
 
-    `memory` in bytes; `nics` how many; `spares` how many more can be connected while it runs; `shares` how
-    many volumes can be connected.
+    `architecture` is a name of the table's; `memory` in bytes; `nics` how many; `spares` how many more can be
+    connected while it runs; `shares` how many volumes can be connected.
     """
 
     qemu: str
     version: tuple[int, int, int]
     accelerator: Accelerator
+    architecture: str = "amd64"
     memory: int
     cpus: int = 1
     nics: int = 0
@@ -53,12 +52,12 @@ def maps_readonly(machine: Machine) -> bool:
 
 def kernel_command_line(machine: Machine, boot: Boot) -> str:
     """Words for the guest's kernel."""
+    model = architecture.ARCHITECTURES[machine.architecture]
     words = [
-        "console=ttyS0",
+        f"console={model.console}",
         "quiet",
         "loglevel=1",
         "panic=-1",
-        "reboot=t",
         "nowatchdog",
         "nosoftlockup",
         # Pressure accounting, groups by terminal, security modules without a policy: translated by each clone.
@@ -66,11 +65,11 @@ def kernel_command_line(machine: Machine, boot: Boot) -> str:
         "lsm=landlock,yama",
         "noautogroup",
         "ipv6.autoconf=0",
+        *model.kernel,
     ]
     if machine.accelerator is Accelerator.TCG:
-        # Speculation does not exist in translated code, and its mitigations defeat the translator.
-        words += ["mitigations=off", "tsc=reliable", "no_timer_check"]
-        words += [f"tsc_early_khz={boot.tsc}"] if boot.tsc else []
+        words += model.emulated
+        words += [f"{model.rate}={boot.tsc}"] if boot.tsc and model.rate else []
     return " ".join(words)
 
 
@@ -78,9 +77,8 @@ def _processor(machine: Machine) -> list[str]:
     if machine.accelerator is Accelerator.KVM:
         return [*("-accel", "kvm"), *("-cpu", "host,migratable=on")]
     threads = "multi" if machine.cpus > 1 else "single"
-    # Five-level page tables and protection keys only make the emulated MMU slower; without "fast strings" the guest's
-    # kernel copies words, where it would copy bytes that are translated one by one.
-    return [*("-accel", f"tcg,thread={threads},tb-size=64"), *("-cpu", "max,la57=off,pku=off,erms=off,fsrm=off")]
+    model = architecture.ARCHITECTURES[machine.architecture]
+    return [*("-accel", f"tcg,thread={threads},tb-size=64"), *("-cpu", model.processor)]
 
 
 def _memory(machine: Machine, ram: int | None, *, shared: bool) -> list[str]:
@@ -172,6 +170,7 @@ def describe(
     `ram` is the memory's file, None when the state holds the memory too. `shared`: the guest writes into
     the file itself, as a template in the making does.
     """
+    model = architecture.ARCHITECTURES[machine.architecture]
     memory = None if ram is None else plan.write(ram) if shared else plan.read(ram)
     listener = plan.listen(control)
     plan.arguments(
@@ -181,8 +180,9 @@ def describe(
         *("-sandbox", _CONFINEMENT),
         # What was saved while it stood still runs when it is restored.
         *("-global", "migration.store-global-state=off"),
-        *("-machine", "microvm,acpi=on,memory-backend=ram,x-option-roms=off,usb=off,graphics=off"),
-        *("-bios", _FIRMWARE),
+        *("-machine", f"{model.machine},memory-backend=ram"),
+        *(("-bios", model.firmware) if model.firmware else ()),
+        *model.options,
         *_processor(machine),
         *("-smp", str(machine.cpus)),
         *_memory(machine, memory, shared=shared),

@@ -22,7 +22,7 @@ import msgspec
 
 from bastide.host.processes import Spawner, command_line
 from bastide.host.syscalls import blocking, run
-from bastide.hypervisor import disks, inside, machine, process, qmp
+from bastide.hypervisor import architecture, disks, inside, machine, process, qmp
 from bastide.hypervisor.accelerator import Accelerator
 from bastide.hypervisor.agent import Agent
 from bastide.hypervisor.frames import Ask
@@ -121,13 +121,17 @@ class Templates:
         self._root = settings.data_root / "templates"
         self._checked: dict[Path, tuple[int, int, int]] = {}
         self._building: dict[str, asyncio.Task[Template]] = {}
-        self._parts: dict[str, str] | None = None
+        self._parts: dict[str, dict[str, str]] = {}
         self._ready: dict[str, Template] = {}
 
     @property
     def guest(self) -> Path:
         """Where the kernel, the initramfs and the monitor are installed."""
         return self._settings.guest_root
+
+    def _guest(self, wanted: Machine) -> Path:
+        """Where the kernel and the initramfs of a machine are."""
+        return architecture.ARCHITECTURES[wanted.architecture].guest(self.guest)
 
     async def get(self, wanted: Machine, base: Path | None = None) -> Template | None:
         """The template for a machine, with the image of the disk `base` mounted if one is named; None: there is none.
@@ -157,14 +161,15 @@ class Templates:
         return await asyncio.shield(task)
 
     async def _key(self, wanted: Machine, base: Path | None) -> str:
-        if self._parts is None:
-            self._parts = await blocking(self._read_parts)
-        text = msgspec.json.encode([wanted, self._parts, machine.outline(wanted), _image(base)])
+        parts = self._parts.get(wanted.architecture)
+        if parts is None:
+            parts = self._parts[wanted.architecture] = await blocking(self._read_parts, wanted)
+        text = msgspec.json.encode([wanted, parts, machine.outline(wanted), _image(base)])
         return hashlib.sha256(text).hexdigest()[:32]
 
-    def _read_parts(self) -> dict[str, str]:
-        names = ("kernel", "initramfs")
-        parts = {name: hashlib.sha256((self.guest / name).read_bytes()).hexdigest() for name in names}
+    def _read_parts(self, wanted: Machine) -> dict[str, str]:
+        files = (self._guest(wanted) / name for name in ("kernel", "initramfs"))
+        parts = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
         return {**parts, "processor": _processor_model(), "disks": f"{disks.BASE_SIZE}+{disks.UPPER_SIZE}"}
 
     def _unchanged(self, template: Template) -> bool:
@@ -214,7 +219,7 @@ class Templates:
             await self._lay_out(work, wanted, origin)
             plan = await self._plan(work, wanted, origin, base)
             await self._run(work, plan, None if base is None else program or Program())
-            await blocking(self._seal, work, Manifest(wanted, self._parts or {}, {}, _image(base)))
+            await blocking(self._seal, work, Manifest(wanted, self._parts[wanted.architecture], {}, _image(base)))
             await self._drop(self._root / key)
             work.rename(self._root / key)
         finally:
@@ -246,7 +251,8 @@ class Templates:
         boot = None
         if origin is None:
             tsc = await self._tsc() if wanted.accelerator is Accelerator.TCG else 0
-            boot = Boot(kernel=self.guest / "kernel", initramfs=self.guest / "initramfs", tsc=tsc)
+            guest = self._guest(wanted)
+            boot = Boot(kernel=guest / "kernel", initramfs=guest / "initramfs", tsc=tsc)
         machine.describe(
             plan,
             wanted,

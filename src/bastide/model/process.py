@@ -133,6 +133,8 @@ class Bundle(Struct, frozen=True, kw_only=True):
     """Namespaces to share instead of making them: kind (`ipc`, `pid`, `uts`, `cgroup`, `user`) to a path,
     or `host`."""
     stdin_once: bool = False
+    architecture: str = ""
+    """What the image's programs are for, Go's name; empty: what this host runs."""
 
 
 class Stats(Struct, frozen=True, kw_only=True):

@@ -11,8 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import re
 import shutil
 import signal as signals
 from collections.abc import AsyncIterator, Sequence
@@ -24,8 +22,8 @@ import msgspec
 from bastide.host import cgroups
 from bastide.host.paths import write_whole
 from bastide.host.processes import Spawner
-from bastide.host.syscalls import blocking, run
-from bastide.hypervisor import accelerator, disks, inside, machine, nics, process, qmp, saved
+from bastide.host.syscalls import blocking
+from bastide.hypervisor import architecture, disks, inside, machine, nics, process, qmp, saved
 from bastide.hypervisor.agent import Agent, Channel
 from bastide.hypervisor.confinement import Uids, confine
 from bastide.hypervisor.frames import Ask, fields, u32
@@ -33,7 +31,7 @@ from bastide.hypervisor.machine import Machine
 from bastide.hypervisor.plan import Plan
 from bastide.hypervisor.template import Program, Template, Templates
 from bastide.model.config import Settings
-from bastide.model.container import HostConfig, Isolation
+from bastide.model.container import Isolation
 from bastide.model.errors import (
     BastideError,
     Conflict,
@@ -46,13 +44,11 @@ from bastide.model.errors import (
 )
 from bastide.model.process import Bundle, DiskRoot, Interface, Process, Stats, Struct, TerminalSize
 from bastide.runtime import Exit, Feature, Phase, Probe, Runtime, RuntimeState, Stdio, Stream
-from bastide.runtime.monitor import Launch, Monitor, Refused, exit_code, find
+from bastide.runtime.emulators import Emulators
+from bastide.runtime.monitor import Launch, Monitor, Refused, exit_code
 
 log = logging.getLogger("bastide.runtime")
 
-_QEMU = "qemu-system-x86_64"
-_VERSION = re.compile(r"version (\d+)\.(\d+)\.(\d+)")
-_OLDEST = (7, 2, 0)
 _MEGABYTE = 1 << 20
 _SMALLEST = 128 * _MEGABYTE
 """The guest's kernel needs some fifty megabytes for itself: a smaller limit gets this."""
@@ -104,10 +100,8 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         self._uids = Uids(self._home / "uids", settings.vm_uid_base)
         self._agents: dict[str, Agent] = {}
         self._execs: dict[tuple[str, str], Channel] = {}
-        self._probe: Probe | None = None
+        self._emulators = Emulators(settings)
         self._swept: asyncio.Task[None] | None = None
-        self._accelerator: accelerator.Accelerator | None = None
-        self._version: tuple[int, int, int] = _OLDEST
         self._cutting: set[asyncio.Task[None]] = set()
         self._used: set[tuple[Machine, Path]] = set()
         self._warming: dict[tuple[Machine, Path], asyncio.Task[None]] = {}
@@ -115,50 +109,23 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
     # -- what is here --------------------------------------------------------------------------
 
     async def probe(self) -> Probe:
-        """Looks for QEMU and the guest's parts; the verdict is kept when it is good."""
-        if self._probe is None or not self._probe.usable:
-            self._probe = await self._ask()
-        return self._probe
+        """Whether machines of this host's own architecture work."""
+        return await self._emulators.probe(architecture.NATIVE)
 
-    async def _ask(self) -> Probe:
-        path = shutil.which(_QEMU)
-        if path is None:
-            return Probe(usable=False, reason=f"{_QEMU} is not installed: apt-get install qemu-system-x86")
-        if os.geteuid() != 0:
-            return Probe(usable=False, path=path, reason="VMs need root here: run the daemon as root")
-        for name in ("kernel", "initramfs", "vmm", "readonly.so"):
-            if not (self.settings.guest_root / name).is_file():
-                reason = f"{self.settings.guest_root / name} is missing: run scripts/guest"
-                return Probe(usable=False, path=path, reason=reason)
-        try:
-            find()
-            said = await run([path, "--version"], timeout=10)
-        except BastideError as error:
-            return Probe(usable=False, path=path, reason=error.message)
-        match = _VERSION.search(said.stdout.decode(errors="replace"))
-        if said.code or match is None:
-            return Probe(usable=False, path=path, reason=f"{path} --version: {said.complaint}")
-        self._version = (int(match[1]), int(match[2]), int(match[3]))
-        version = ".".join(map(str, self._version))
-        if self._version < _OLDEST:
-            return Probe(usable=False, path=path, version=version, reason=f"QEMU {version} is older than 7.2")
-        return Probe(usable=True, path=path, version=version)
-
-    async def _machine(self, host: HostConfig, nic_count: int) -> Machine:
-        """The machine that a container needs. Raises Unsupported (no QEMU), InvalidArgument."""
-        probe = await self.probe()
-        if not probe.usable:
-            raise Unsupported(f"runtime qemu does not work here: {probe.reason}")
-        if self._accelerator is None:
-            cache = self.settings.data_root / "templates" / "accelerator"
-            self._accelerator = await accelerator.choose(Path(probe.path), cache)
-        memory = host.memory or self.settings.vm_memory
+    async def _machine(self, bundle: Bundle) -> Machine:
+        """The machine that a container needs. Raises Unsupported (no QEMU, too large), InvalidArgument."""
+        host, model = bundle.host_config, architecture.find(bundle.architecture)
+        qemu, version, chosen = await self._emulators.need(model)
+        memory = max(-(-(host.memory or self.settings.vm_memory) // _MEGABYTE) * _MEGABYTE, _SMALLEST)
         cpus = -(-host.nano_cpus // 1_000_000_000) or self.settings.vm_cpus
+        model.check(memory, cpus)
+        nic_count = len(bundle.networking.interfaces)
         return Machine(
-            qemu=probe.path,
-            version=self._version,
-            accelerator=self._accelerator,
-            memory=max(-(-memory // _MEGABYTE) * _MEGABYTE, _SMALLEST),
+            qemu=qemu,
+            version=version,
+            accelerator=chosen,
+            architecture=model.name,
+            memory=memory,
             cpus=cpus,
             nics=nic_count,
             spares=nic_count and nics.SPARES,
@@ -198,7 +165,7 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         """See the contract."""
         if not isinstance(bundle.root, DiskRoot):
             raise Unsupported("a VM needs its root as disks: use the snapshotter erofs")
-        wanted = await self._machine(bundle.host_config, len(bundle.networking.interfaces))
+        wanted = await self._machine(bundle)
         specification = process.specification(
             bundle.process, init=bool(bundle.host_config.init), oom_score=bundle.host_config.oom_score_adj
         )
@@ -492,8 +459,8 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         """See Snapshotting: the VM goes on where it was saved, with this bundle's name, addresses and entropy."""
         if not isinstance(bundle.root, DiskRoot):
             raise Unsupported("a VM needs its root as disks: use the snapshotter erofs")
-        await self.probe()
-        wanted = await saved.read(directory, self._version)
+        _, version, _ = await self._emulators.need(architecture.find(bundle.architecture))
+        wanted = await saved.read(directory, version)
         former = wanted.nics + wanted.spares
         if len(bundle.networking.interfaces) > former:
             raise Conflict(f"the saved memory has {former} network interfaces: connect no more networks")

@@ -9,9 +9,10 @@ import pytest
 
 from bastide.hypervisor import machine
 from bastide.hypervisor.accelerator import Accelerator, choose, firmware
+from bastide.hypervisor.architecture import ARCHITECTURES, NATIVE, find
 from bastide.hypervisor.machine import Boot, Machine
 from bastide.hypervisor.plan import Plan
-from bastide.model.errors import InvalidArgument
+from bastide.model.errors import InvalidArgument, Unsupported
 
 
 def made(**changes: object) -> Machine:
@@ -42,15 +43,34 @@ def plan_text(wanted: Machine, *, boot: Boot | None = None, state: Path | None =
     [
         ("restore-tcg", made(nics=1)),
         ("restore-kvm", made(accelerator=Accelerator.KVM, cpus=2, version=(10, 0, 2))),
+        ("restore-arm64", made(architecture="arm64", qemu="/usr/bin/qemu-arm", nics=1)),
     ],
 )
 def test_restore(golden: Callable[[str, str], None], name: str, wanted: Machine) -> None:
     golden(f"qemu/{name}.plan", plan_text(wanted, state=Path("/t/state")))
 
 
-def test_boot(golden: Callable[[str, str], None]) -> None:
+@pytest.mark.parametrize(("name", "architecture"), [("boot-tcg", "amd64"), ("boot-arm", "arm")])
+def test_boot(golden: Callable[[str, str], None], name: str, architecture: str) -> None:
     boot = Boot(kernel=Path("/g/kernel"), initramfs=Path("/g/initramfs"), tsc=2_400_000)
-    golden("qemu/boot-tcg.plan", plan_text(made(), boot=boot))
+    golden(f"qemu/{name}.plan", plan_text(made(architecture=architecture), boot=boot))
+
+
+def test_every_architecture_finds_itself() -> None:
+    for name, model in ARCHITECTURES.items():
+        assert find(name) is model
+    assert find("") is NATIVE
+    assert find("386") is ARCHITECTURES["amd64"]
+    with pytest.raises(Unsupported, match="s390x"):
+        find("s390x")
+
+
+def test_a_machine_has_an_upper_size() -> None:
+    ARCHITECTURES["arm"].check(3 << 30, 8)
+    with pytest.raises(Unsupported, match="3072 MiB"):
+        ARCHITECTURES["arm"].check((3 << 30) + 1, 1)
+    with pytest.raises(Unsupported, match="8 processors"):
+        ARCHITECTURES["arm"].check(1 << 28, 9)
 
 
 def test_a_clone_may_only_read_the_template() -> None:
