@@ -333,7 +333,7 @@ static int open_port(const char *name)
 	return -1;
 }
 
-static void port_open(struct port *port, const char *name)
+static int await_port(const char *name)
 {
 	/* Ports appear a moment after their bus; only the boot of a template waits here. */
 	int fd = -1;
@@ -344,6 +344,12 @@ static void port_open(struct port *port, const char *name)
 	}
 	if (fd < 0)
 		die(name);
+	return fd;
+}
+
+static void port_open(struct port *port, const char *name)
+{
+	int fd = await_port(name);
 	port->in = malloc(IN_SIZE);
 	port->source = (struct source){.fd = fd, .ready = on_port, .owner = port};
 	if (!port->in)
@@ -365,6 +371,7 @@ int main(void)
 	source_arm(&child, EPOLLIN);
 	port_open(&agent_port, PORT_AGENT);
 	port_open(&stdio_port, PORT_STDIO);
+	shares_boot(await_port(PORT_SHARES));
 	for (;;) {
 		struct epoll_event events[16];
 		int count = epoll_wait(epoll_fd, events, 16, -1);

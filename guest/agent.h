@@ -167,6 +167,11 @@ int archive_unpack(char **args);
 /* warm.c */
 int warm(char **args);
 
+/* shares.c */
+void shares_boot(int port);
+int shares_mount(const struct field_value *value);
+void shares_flush(void);
+
 /* identity.c */
 void identity_seed(const uint8_t *bytes, size_t length);
 void identity_time(uint64_t nanoseconds);

@@ -7,9 +7,10 @@
 
 #define PROTOCOL_VERSION 1
 
-/* Names of the two virtserialports. */
+/* Names of the virtserialports. */
 #define PORT_AGENT "bastide.agent"
 #define PORT_STDIO "bastide.stdio"
+#define PORT_SHARES "bastide.shares"
 
 /* A frame is a header and `length` bytes. A zero byte where a header should begin is skipped. */
 struct frame {
@@ -87,7 +88,7 @@ enum field {
 	F_DISKS = 13,	  /* u32: 0 no disks (the root is the initramfs), 1 base and upper */
 	F_DISCARD = 14,	  /* the writable file system is thrown away at the end: do not flush it */
 	F_PRIVILEGED = 15,
-	F_SHARE = 16, /* a volume: port name NUL target NUL options; repeated */
+	F_SHARE = 16, /* a tree of the host's: number NUL target NUL `ro` or `rw`; repeated */
 
 	P_ARGS = 32,
 	P_ENV = 33,

@@ -377,10 +377,16 @@ static const char *apply(const struct field_value *value, char *error, size_t si
 }
 
 /* What needs the root to be mounted. */
-static const char *apply_to_root(const struct field_value *value)
+static const char *apply_to_root(const struct field_value *value, char *error, size_t size)
 {
 	switch (value->tag) {
 	case F_TMPFS: return mount_tmpfs(value) < 0 ? "mount of a tmpfs in the guest failed" : NULL;
+	case F_SHARE:
+		if (shares_mount(value) < 0) {
+			failed(error, size, "mount of a volume");
+			return error;
+		}
+		break;
 	case F_SHM_SIZE: set_shm_size(field_u64(value)); break;
 	case F_SYSCTL: set_sysctl(value); break;
 	default: break;
@@ -401,13 +407,14 @@ const char *system_configure(struct fields fields, char *error, size_t size)
 		return failure;
 	configured = true;
 	while (!failure && field_next(&again, &value))
-		failure = apply_to_root(&value);
+		failure = apply_to_root(&value, error, size);
 	return failure;
 }
 
 /* Everything written is on the host's disk file when this returns. */
 void system_flush(void)
 {
+	shares_flush();
 	if (discard || !has_disks)
 		return;
 	int fd = open(UPPER, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -128,5 +128,6 @@ int main(int argc, char **argv)
 		ioctl(0, TIOCSCTTY, 0);
 		close(terminal);
 	}
-	return streams_run(&plan, hypervisor_start(&plan), console != NULL);
+	pid_t hypervisor = hypervisor_start(&plan);
+	return streams_run(&plan, hypervisor, shares_start(&plan), console != NULL);
 }

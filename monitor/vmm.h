@@ -8,10 +8,18 @@
 
 #define MAX_FDS 64
 #define MAX_ARGUMENTS 512
+#define MAX_SHARES 256
 
 /* A descriptor that QEMU gets: `ours` here, `number` there. */
 struct grant {
 	int ours, number;
+};
+
+/* A volume or bind mount. `within`: a path that is looked up in the tree and cannot lead out of it. */
+struct share {
+	char *path, *within;
+	bool readonly, readonly_below, recursive, slave;
+	int tree; /* a detached mount */
 };
 
 /* What the file `plan` in the bundle says; hypervisor/plan.py writes it. */
@@ -34,6 +42,9 @@ struct plan {
 	int setup; /* a QMP channel of ours, -1 when there is none */
 	char *commands[16]; /* what is sent on it at once, without waiting for answers */
 	int command_count;
+	struct share shares[MAX_SHARES];
+	int share_count;
+	int share_socket; /* the file server's end of the guest's port */
 };
 
 /* vmm.c */
@@ -43,9 +54,15 @@ void fail(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)
 void plan_read(struct plan *plan, const char *path);
 
 /* vmm_hypervisor.c */
+void enter_cgroups(const struct plan *plan);
 pid_t hypervisor_start(const struct plan *plan);
 
+/* shares_start.c */
+void shares_open(struct plan *plan);
+pid_t shares_start(struct plan *plan);
+void shares_end(pid_t server);
+
 /* vmm_streams.c */
-int streams_run(const struct plan *plan, pid_t hypervisor, bool terminal);
+int streams_run(const struct plan *plan, pid_t hypervisor, pid_t server, bool terminal);
 
 #endif

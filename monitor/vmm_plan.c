@@ -77,6 +77,8 @@ static void grant(struct plan *plan, char *text)
 		plan->stdio = make_pair(&fd);
 	else if (!strcmp(kind, "agent"))
 		plan->agent = make_pair(&fd);
+	else if (!strcmp(kind, "shares"))
+		plan->share_socket = make_pair(&fd);
 	else if (!strcmp(kind, "setup"))
 		plan->setup = make_pair(&fd);
 	else if (!strcmp(kind, "console"))
@@ -84,6 +86,23 @@ static void grant(struct plan *plan, char *text)
 	else
 		fail("plan: unknown descriptor %s", kind);
 	plan->grants[plan->grant_count++] = (struct grant){fd, atoi(number)};
+}
+
+/* `OPTIONS PATH`: a tree for the guest; options are words with commas. */
+static void add_share(struct plan *plan, char *text)
+{
+	struct share *share = &plan->shares[plan->share_count];
+	char *options = strsep(&text, " "), *word;
+	if (!text || plan->share_count == MAX_SHARES)
+		fail("plan: a share is malformed, or there are more than %d", MAX_SHARES);
+	plan->share_count++;
+	share->path = text;
+	while ((word = strsep(&options, ","))) {
+		share->readonly |= !strcmp(word, "ro") || !strcmp(word, "ro-below");
+		share->readonly_below |= !strcmp(word, "ro-below");
+		share->recursive |= !strcmp(word, "recursive");
+		share->slave |= !strcmp(word, "slave");
+	}
 }
 
 static void apply(struct plan *plan, const char *word, char *value)
@@ -108,6 +127,10 @@ static void apply(struct plan *plan, const char *word, char *value)
 		plan->preload = value;
 	} else if (!strcmp(word, "vendor")) {
 		plan->vendor = listen_at(value);
+	} else if (!strcmp(word, "share")) {
+		add_share(plan, value);
+	} else if (!strcmp(word, "within") && plan->share_count) {
+		plan->shares[plan->share_count - 1].within = value;
 	} else if (!strcmp(word, "cgroup")) {
 		if (plan->cgroup_count == 32)
 			fail("plan: too many cgroups");
@@ -124,7 +147,7 @@ void plan_read(struct plan *plan, const char *path)
 	FILE *file = fopen(path, "re");
 	if (!file)
 		fail("open of the plan: %s", strerror(errno));
-	plan->stdio = plan->agent = plan->vendor = plan->setup = -1;
+	plan->stdio = plan->agent = plan->vendor = plan->setup = plan->share_socket = -1;
 	plan->console = make_pair(&plan->console_theirs);
 	while (getline(&line, &size, file) > 0) {
 		line[strcspn(line, "\n")] = 0;
@@ -139,4 +162,5 @@ void plan_read(struct plan *plan, const char *path)
 	fclose(file);
 	if (plan->stdio < 0 || plan->agent < 0 || plan->vendor < 0 || !plan->argument_count || !plan->uid)
 		fail("plan: incomplete");
+	shares_open(plan);
 }

@@ -20,11 +20,12 @@
 #define TAIL 4096
 #define STDIN_PIECE 16384
 #define NONCE 16
+#define LOST_SERVER "the file server was killed\n"
 #define LOST 255 /* exit code when the guest ended without telling its own */
 
 static struct {
 	const struct plan *plan;
-	pid_t hypervisor;
+	pid_t hypervisor, server;
 	bool terminal;
 	uint32_t credit;
 	uint8_t in[2 * (FRAME_HEADER + FRAME_PAYLOAD)];
@@ -246,6 +247,13 @@ static void on_signal(int fd)
 			state.code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : LOST;
 			state.broken = true;
 		}
+		/* A guest whose volumes fail is not let go on as if they were there. */
+		if (state.server > 0 && waitpid(state.server, &status, WNOHANG) == state.server) {
+			if (WIFSIGNALED(status))
+				remember(LOST_SERVER, strlen(LOST_SERVER));
+			state.server = -1;
+			state.broken = true;
+		}
 	} else if (info.ssi_signo == SIGWINCH) {
 		send_size();
 	} else {
@@ -331,11 +339,12 @@ static void loop(int signals)
 }
 
 /* Move streams until the process or QEMU has ended; gives the exit code. */
-int streams_run(const struct plan *plan, pid_t hypervisor, bool terminal)
+int streams_run(const struct plan *plan, pid_t hypervisor, pid_t server, bool terminal)
 {
 	int signals = open_signals();
 	state.plan = plan;
 	state.hypervisor = hypervisor;
+	state.server = server;
 	state.terminal = terminal;
 	state.credit = WINDOW_STDIN;
 	state.code = LOST;
@@ -365,6 +374,7 @@ int streams_run(const struct plan *plan, pid_t hypervisor, bool terminal)
 		if (ended > 0 && !state.told && WIFSIGNALED(status) && !(ours && WTERMSIG(status) == SIGKILL))
 			state.code = 128 + WTERMSIG(status);
 	}
+	shares_end(state.server);
 	if (!state.told)
 		explain();
 	return state.code;

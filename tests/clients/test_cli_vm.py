@@ -11,9 +11,6 @@ pytestmark = pytest.mark.beyond
 @pytest.mark.parametrize(
     ("flags", "word"),
     [
-        (["-v", "vol:/vol"], "volume"),
-        (["-v", "/tmp:/host"], "bind mount"),
-        (["--mount", "type=bind,src=/tmp,dst=/host"], "bind mount"),
         (["--device", "/dev/null"], "--device"),
         (["--network", "host"], "--network host"),
         (["--pid", "host"], "shared namespace"),
@@ -39,3 +36,11 @@ def test_one_image_two_kernels(docker: Docker) -> None:
     shared = docker.ok("run", "--rm", "--isolation", "container", "busybox", "uname", "-r")
     own = docker.ok("run", "--rm", "--isolation", "vm", "busybox", "uname", "-r")
     assert shared != own
+
+
+def test_volumes(docker: Docker, tmp_path: object) -> None:
+    docker("volume", "create", "data")
+    flags = ("-v", "data:/data", "-v", f"{tmp_path}:/host:ro", "--tmpfs", "/scratch")
+    script = "echo x > /data/x; touch /host/x 2>/dev/null || echo no; cat /data/x"
+    assert docker.ok("run", "--rm", "--isolation", "vm", *flags, "busybox", "sh", "-c", script) == "no\nx"
+    assert docker.ok("run", "--rm", "--isolation", "container", "-v", "data:/d", "busybox", "cat", "/d/x") == "x"

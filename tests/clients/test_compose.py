@@ -159,3 +159,34 @@ def test_a_bad_file(compose: Compose, tmp_path: Path) -> None:
     (tmp_path / "compose.yaml").write_text("services: {web: {image: busybox, networks: [absent]}}")
     assert "absent" in compose("up", "-d", code=None).err
     (tmp_path / "compose.yaml").write_text(PROJECT)
+
+
+@pytest.mark.beyond
+def test_volumes_of_a_vm(compose: Compose, docker: Docker, tmp_path: Path) -> None:
+    (tmp_path / "compose.yaml").write_text(
+        """
+services:
+  walled:
+    image: busybox
+    isolation: vm
+    command: sleep 1000
+    volumes: ["data:/data", "./host:/host:ro", {type: tmpfs, target: /memory}]
+    configs:
+      - source: conf
+        target: /conf
+volumes:
+  data: {}
+configs:
+  conf: {file: ./host/file}
+"""
+    )
+    compose("up", "-d")
+    script = (
+        "cat /host/file /conf; touch /data/x; touch /host/x 2>/dev/null || echo no; grep -c ' /memory ' /proc/mounts"
+    )
+    assert compose("exec", "-T", "walled", "sh", "-c", script).out == "of the hostof the hostno\n1\n"
+    (tmp_path / "host" / "file").write_text("changed")
+    assert compose("exec", "-T", "walled", "cat", "/host/file").out == "changed"
+    compose("down", "-t", "0")
+    compose("up", "-d")
+    assert compose("exec", "-T", "walled", "ls", "/data").out == "x\n"

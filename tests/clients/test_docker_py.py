@@ -7,6 +7,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import docker as library
@@ -257,3 +258,19 @@ def test_df(client: Any) -> None:
     shown = client.df()
     assert shown["Containers"][0]["Image"] == "busybox"
     assert shown["Images"][0]["Size"] > 0
+
+
+@pytest.mark.beyond
+def test_volumes_of_a_vm(client: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("of the host")
+    mounts = [Mount("/one", str(tmp_path / "file"), type="bind", read_only=True), Mount("/memory", None, type="tmpfs")]
+    volumes = {"vol": {"bind": "/v", "mode": "rw"}, str(tmp_path): {"bind": "/host", "mode": "ro"}}
+    script = "cat /one /host/file; echo; echo kept > /v/x; touch /host/x 2>/dev/null || echo no"
+    out = client.containers.run(
+        "busybox", ["sh", "-c", script], isolation="vm", remove=True, volumes=volumes, mounts=mounts
+    )
+    assert out == b"of the hostof the host\nno\n"
+    again = client.containers.run(
+        "busybox", ["cat", "/v/x"], isolation="vm", remove=True, volumes={"vol": {"bind": "/v"}}
+    )
+    assert again == b"kept\n"

@@ -1,7 +1,7 @@
 """QEMU's command lines: one machine model for every VM container, booted once and restored ever after.
 
 Model: the smallest machine of its architecture (`architecture`) with virtio-mmio devices and nothing else:
-a serial bus with two ports, two disks, the NICs that are asked for, a serial port for the last words.
+a serial bus with three ports, two disks, the NICs that are asked for, a serial port for the last words.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Machine(Struct, frozen=True, kw_only=True):
     """What decides which template fits: everything that a restore must find as the boot left it.
 
     `architecture` is a name of the table's; `memory` in bytes; `nics` how many; `spares` how many more can be
-    connected while it runs; `shares` how many volumes can be connected.
+    connected while it runs.
     """
 
     qemu: str
@@ -34,7 +34,6 @@ class Machine(Struct, frozen=True, kw_only=True):
     cpus: int = 1
     nics: int = 0
     spares: int = 0
-    shares: int = 0
 
 
 class Boot(Struct, frozen=True, kw_only=True):
@@ -92,23 +91,19 @@ def _memory(machine: Machine, ram: int | None, *, shared: bool) -> list[str]:
     return [*("-object", words), *("-m", f"{machine.memory}B")]
 
 
-def _serial(plan: Plan, shares: list[int]) -> list[str]:
-    agent, stdio, console = plan.agent(), plan.stdio(), plan.console()
-    words = [
+def _serial(plan: Plan) -> list[str]:
+    agent, stdio, shares, console = plan.agent(), plan.stdio(), plan.shares(), plan.console()
+    return [
         *("-chardev", f"socket,id=agent,fd={agent}"),
         *("-chardev", f"socket,id=stdio,fd={stdio}"),
+        *("-chardev", f"socket,id=shares,fd={shares}"),
         *("-chardev", f"socket,id=console,fd={console}"),
         *("-serial", "chardev:console"),
         *("-device", "virtio-serial-device,max_ports=31"),
         *("-device", "virtserialport,chardev=agent,name=bastide.agent,nr=1"),
         *("-device", "virtserialport,chardev=stdio,name=bastide.stdio,nr=2"),
+        *("-device", "virtserialport,chardev=shares,name=bastide.shares,nr=3"),
     ]
-    for number, descriptor in enumerate(shares):
-        words += [
-            *("-chardev", f"socket,id=share{number},fd={descriptor}"),
-            *("-device", f"virtserialport,chardev=share{number},name=bastide.share{number},nr={number + 3}"),
-        ]
-    return words
 
 
 def _disks(base: int, upper: int) -> list[str]:
@@ -188,7 +183,7 @@ def describe(
         *_memory(machine, memory, shared=shared),
         *("-chardev", f"socket,id=qmp,fd={listener},server=on,wait=off"),
         *("-mon", "chardev=qmp,mode=control"),
-        *_serial(plan, []),
+        *_serial(plan),
         *_disks(plan.read(base), plan.write(upper)),
         *_nics(machine, [plan.tap(name) for name in taps]),
     )

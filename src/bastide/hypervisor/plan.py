@@ -58,6 +58,19 @@ class Plan:
         """The agent's channel, whose other end the monitor hands to whoever connects to the vendor."""
         return self._grant("agent", "-")
 
+    def shares(self) -> int:
+        """The channel of the file server, which the monitor starts when there is a `share`."""
+        return self._grant("shares", "-")
+
+    def share(self, options: Sequence[str], path: str, within: str = "") -> None:
+        """A tree for the file server; `options` are words that monitor/vmm_plan.c knows.
+
+        `within`: a path in the tree that is meant instead of all of it, looked up without leaving it.
+        """
+        self._add(f"share {','.join(options) or '-'} {path}")
+        if within:
+            self._add(f"within {within}")
+
     def console(self) -> int:
         """The guest's serial port: the monitor keeps its last lines."""
         return self._grant("console", "-")

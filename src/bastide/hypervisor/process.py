@@ -6,6 +6,7 @@ import os
 import resource
 import struct
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from bastide.hypervisor.frames import Field, fields, joined, u64
@@ -111,6 +112,19 @@ def _tmpfs(mount: Mount) -> bytes:
     return joined([mount.target, ",".join(words)])
 
 
+def _mounts(mounts: Iterable[Mount]) -> Iterable[tuple[Field, bytes]]:
+    """Parents before children, as they are listed; a tree of the host's is named by its number."""
+    number = 0
+    for mount in mounts:
+        if mount.kind == "tmpfs":
+            yield Field.TMPFS, _tmpfs(mount)
+        elif mount.kind == "bind":
+            # What is mounted further down may be written where the top alone is not: the server knows.
+            closed = mount.read_only and "ro-non-recursive" not in mount.options
+            yield Field.SHARE, joined([str(number), mount.target, "ro" if closed else "rw"])
+            number += 1
+
+
 def files(hosts: Path | None, resolv_conf: Path | None, hostname: Path | None = None) -> list[tuple[Field, bytes]]:
     """The fields of FILES: what the engine keeps up to date."""
     paths = ((Field.HOSTS, hosts), (Field.HOSTNAME_FILE, hostname), (Field.RESOLV, resolv_conf))
@@ -139,7 +153,7 @@ def identity(bundle: Bundle, *, mounted: bool = False, former_nics: int = 0) -> 
     items += files(bundle.hosts, bundle.resolv_conf, bundle.hostname_file)
     items += [(Field.INTERFACE, no_interface(number)) for number in range(former_nics)]
     items += [(Field.INTERFACE, interface(number, link)) for number, link in enumerate(bundle.networking.interfaces)]
-    items += [(Field.TMPFS, _tmpfs(mount)) for mount in bundle.mounts if mount.kind == "tmpfs"]
+    items += _mounts(bundle.mounts)
     if host.shm_size and host.shm_size != DEFAULT_SHM:
         items.append((Field.SHM_SIZE, u64(host.shm_size)))
     items += [(Field.SYSCTL, joined([name, value])) for name, value in (host.sysctls or {}).items()]

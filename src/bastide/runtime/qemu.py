@@ -23,7 +23,7 @@ from bastide.host import cgroups
 from bastide.host.paths import write_whole
 from bastide.host.processes import Spawner
 from bastide.host.syscalls import blocking
-from bastide.hypervisor import architecture, disks, inside, machine, nics, process, qmp, saved
+from bastide.hypervisor import architecture, disks, inside, machine, nics, process, qmp, saved, shares
 from bastide.hypervisor.agent import Agent, Channel
 from bastide.hypervisor.confinement import Uids, confine
 from bastide.hypervisor.frames import Ask, fields, u32
@@ -65,6 +65,7 @@ class _Vm(Struct, frozen=True, kw_only=True):
     machine: Machine
     upper: str
     cgroup: str
+    shares: int = 0
     started: bool = False
     paused: bool = False
     nics: dict[str, int] = {}
@@ -82,6 +83,7 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
             Feature.HOTPLUG_NETWORK,
             Feature.TOP,
             Feature.FILES,
+            Feature.BIND_MOUNTS,
             Feature.PRIVILEGED,
             Feature.SYSCTLS,
             Feature.INIT,
@@ -165,6 +167,7 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         """See the contract."""
         if not isinstance(bundle.root, DiskRoot):
             raise Unsupported("a VM needs its root as disks: use the snapshotter erofs")
+        await blocking(shares.check, bundle.mounts)
         wanted = await self._machine(bundle)
         specification = process.specification(
             bundle.process, init=bool(bundle.host_config.init), oom_score=bundle.host_config.oom_score_adj
@@ -246,7 +249,14 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         uid = self._uids.take(bundle.id)
         taps = [link.device for link in bundle.networking.interfaces]
         numbers = {name: number for number, name in enumerate(taps)}
-        vm = _Vm(uid=uid, machine=wanted, upper=str(root.upper), cgroup=bundle.cgroup_path, nics=numbers)
+        vm = _Vm(
+            uid=uid,
+            machine=wanted,
+            upper=str(root.upper),
+            cgroup=bundle.cgroup_path,
+            shares=len(list(shares.binds(bundle.mounts))),
+            nics=numbers,
+        )
         self._keep(bundle.id, vm)
         plan = Plan(uid)
         if bundle.cgroup_path:
@@ -258,6 +268,7 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         if ram is None:
             plan.resync()
         plan.vendor(Path("agent.sock"))
+        shares.plan(plan, bundle.mounts)
         machine.describe(
             plan,
             wanted,
@@ -450,6 +461,8 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
     async def save(self, container: str, directory: Path) -> None:
         """See Snapshotting: memory, devices and the disk as they are at one moment."""
         vm = self._vm(container)
+        if vm.shares:
+            raise Unsupported("isolation vm does not save the memory of a VM with volumes: save its files alone")
         control = self._directory(container) / "qmp.sock"
         await saved.write(control, Path(vm.upper), vm.machine, directory, paused=vm.paused)
         if not vm.paused:

@@ -18,10 +18,9 @@ import msgspec
 
 from bastide.host import mounts
 from bastide.host.namespaces import clone_from
-from bastide.host.paths import open_in
 from bastide.host.processes import Spawner
+from bastide.host.sources import check_propagation, open_source
 from bastide.host.syscalls import blocking
-from bastide.model.errors import Conflict, InvalidArgument, NotFound
 from bastide.model.process import Bundle, Mount
 
 _SUBPATH = "x-subpath="
@@ -38,7 +37,7 @@ async def stage(bundle: Bundle, spawner: Spawner, *, private: bool, until: Async
         if mount.kind != "bind" or mount.source is None:
             made.append(mount)
             continue
-        await blocking(_check, mount)
+        await blocking(check_propagation, mount.source, mount.propagation)
         subpath = next((word[len(_SUBPATH) :] for word in mount.options if word.startswith(_SUBPATH)), "")
         if not (private or subpath or _is_descriptor(mount.source)):
             made.append(mount)
@@ -55,24 +54,12 @@ def _is_descriptor(path: Path) -> bool:
     return str(path).startswith("/proc/self/fd/")
 
 
-def _check(mount: Mount) -> None:
-    """Docker's conditions for propagation: it needs a source whose mount propagates."""
-    assert mount.source is not None
-    if mount.propagation not in ("shared", "rshared", "slave", "rslave"):
-        return
-    place = mounts.mount_of(mount.source)
-    if mount.propagation.endswith("shared") and not place.shared:
-        raise InvalidArgument(f"path {mount.source} is mounted on {place.target} but it is not a shared mount")
-    if mount.propagation.endswith("slave") and not place.peers:
-        raise InvalidArgument(f"path {mount.source} is mounted on {place.target} but it is not a shared or slave mount")
-
-
 async def _graft(mount: Mount, subpath: str, target: Path, spawner: Spawner, until: AsyncExitStack) -> None:
     assert mount.source is not None
     source, recursive = mount.source, "bind" not in mount.options
 
     def clone() -> int:
-        fd = _open(source, subpath)
+        fd = open_source(source, subpath)
         try:
             _make_target(target, directory=stat.S_ISDIR(os.fstat(fd).st_mode))
             return os.dup(fd) if _is_descriptor(source) else mounts.clone(fd, recursive=recursive)
@@ -90,21 +77,6 @@ async def _graft(mount: Mount, subpath: str, target: Path, spawner: Spawner, unt
         await blocking(_remove_target, target)
 
     until.push_async_callback(away)
-
-
-def _open(source: Path, subpath: str) -> int:
-    try:
-        fd = os.open(source, os.O_PATH | os.O_CLOEXEC)
-    except FileNotFoundError as error:
-        raise Conflict(f"bind source path does not exist: {source}") from error
-    if not subpath:
-        return fd
-    try:
-        return open_in(fd, subpath)
-    except OSError as error:
-        raise NotFound(f"cannot access path {source}/{subpath}: {error.strerror}") from error
-    finally:
-        os.close(fd)
 
 
 def _make_target(target: Path, *, directory: bool) -> None:

@@ -56,6 +56,7 @@ _HEAD = """# What works behind which wall
 
 This page is generated from the runtimes' features (`python -m bastide.api.openapi.walls`). What a wall does
 not offer is refused by name when it is asked for (API: 501; command line: one line, exit status 125 or 1).
+What is different about volumes in a VM is in [volumes](volumes.md).
 
 """
 
