@@ -18,7 +18,7 @@ from tests.living import busybox_archive
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "shared_kernel: what a wall with a kernel of its own refuses by name")
     config.addinivalue_line(
-        "markers", "beyond: what Debian's dockerd (API 1.41), or Docker on a host without all capabilities, cannot do"
+        "markers", "beyond: what dockerd cannot do: with VMs, on a host without all capabilities, or by its own defects"
     )
 
 
@@ -45,11 +45,6 @@ def engine() -> Iterator[Engine]:
 def shared_kernel(*values: object) -> object:
     """A case that a VM refuses, or where its own kernel shows."""
     return pytest.param(*values, marks=pytest.mark.shared_kernel)
-
-
-def beyond(*values: object) -> object:
-    """A case that Debian's dockerd cannot do here."""
-    return pytest.param(*values, marks=pytest.mark.beyond)
 
 
 class Result:

@@ -1,6 +1,7 @@
 """What the clients are tried against: bastide, or with BASTIDE_TEST_PEER=dockerd a real dockerd.
 
-The second proves that an expectation is Docker's and not ours. BASTIDE_TEST_ISOLATION=vm puts every
+The second proves that an expectation is Docker's and not ours; where Debian's own is older than API 1.45, a later
+suite's is unpacked for it. BASTIDE_TEST_ISOLATION=vm puts every
 container of the command line's cases behind that wall.
 """
 
@@ -16,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Protocol
 
+from tests.clients.newer import dockerd_folders
 from tests.living import Daemon, mounts_below
 
 ISOLATION = os.environ.get("BASTIDE_TEST_ISOLATION", "")
@@ -60,6 +62,7 @@ class Dockerd:
             ["ip", "link", "set", _BRIDGE, "up"],
         ):
             subprocess.run(command, check=True)
+        path = ":".join([*map(str, dockerd_folders()), os.environ["PATH"]])
         with (self.base / "log").open("wb") as log:
             self.process = subprocess.Popen(
                 [
@@ -77,6 +80,7 @@ class Dockerd:
                 ],
                 stdout=log,
                 stderr=log,
+                env={**os.environ, "PATH": path},
                 start_new_session=True,
             )
         deadline = time.monotonic() + 60

@@ -1,4 +1,4 @@
-"""Clients newer than the distribution's: packages of a later Debian suite, unpacked and never installed."""
+"""Programs newer than the distribution's: packages of a later Debian suite, unpacked and never installed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 CACHE = Path("/var/cache/bastide-tests")
 SUITE = "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian trixie main\n"
 OLDEST_DOCKER = 26
-"""The first major version of docker's command line that has every flag which the cases use."""
+"""The first major version of docker's command line and daemon that has everything which the cases use."""
 
 
 def unpack(package: str, program: str) -> Path:
@@ -35,12 +35,23 @@ def unpack(package: str, program: str) -> Path:
     return found
 
 
+def _installed(program: str) -> Path | None:
+    """Where a program of docker is on the PATH, when it is new enough."""
+    found = shutil.which(program)
+    if not found:
+        return None
+    said = subprocess.run([found, "--version"], capture_output=True, text=True, check=True).stdout
+    version = re.search(r"version (\d+)", said)
+    return Path(found).parent if version and int(version.group(1)) >= OLDEST_DOCKER else None
+
+
 def docker_folder() -> Path:
     """Where a `docker` is that has what the cases use: the one on the PATH when it does."""
-    installed = shutil.which("docker")
-    assert installed, "the docker command line is needed: apt-get install docker.io"
-    said = subprocess.run([installed, "--version"], capture_output=True, text=True, check=True).stdout
-    version = re.search(r"version (\d+)", said)
-    if version and int(version.group(1)) >= OLDEST_DOCKER:
-        return Path(installed).parent
-    return unpack("docker-cli", "usr/bin/docker").parent
+    return _installed("docker") or unpack("docker-cli", "usr/bin/docker").parent
+
+
+def dockerd_folders() -> list[Path]:
+    """Where a `dockerd` and its containerd are that have what the cases use; runc is the distribution's own."""
+    if installed := _installed("dockerd"):
+        return [installed]
+    return [unpack("docker.io", "usr/sbin/dockerd").parent, unpack("containerd", "usr/bin/containerd").parent]

@@ -183,7 +183,6 @@ def test_volume_filters(docker: Docker, flags: list[str], names: set[str]) -> No
     assert set(docker.ok("volume", "ls", *flags, "-q").split()) == names
 
 
-@pytest.mark.beyond
 def test_prune_spares_named_volumes(docker: Docker) -> None:
     named, anonymous = docker.ok("volume", "create", "named"), docker.ok("volume", "create")
     assert anonymous in docker.ok("volume", "prune", "-f")
@@ -207,7 +206,6 @@ def test_a_volume_that_is_a_bind(docker: Docker, tmp_path: object) -> None:
 
 
 @pytest.mark.shared_kernel
-@pytest.mark.beyond
 def test_a_part_of_a_volume(docker: Docker) -> None:
     docker("run", "--rm", "-v", "whole:/w", "busybox", "sh", "-c", "mkdir /w/sub; echo part > /w/sub/f")
     mount = "type=volume,src=whole,dst=/p,volume-subpath=sub"

@@ -6,7 +6,7 @@ import re
 import time
 
 import pytest
-from tests.clients.conftest import Docker, beyond, shared_kernel
+from tests.clients.conftest import Docker, shared_kernel
 
 # Flags, the command, and what its output has to be (a regular expression over the whole of it).
 SEEN_INSIDE = [
@@ -49,7 +49,7 @@ SEEN_INSIDE = [
     shared_kernel(["--uts", "host"], "hostname", r".+"),
     shared_kernel(["--device", "/dev/null:/dev/other"], "test -c /dev/other && echo device", "device"),
     (["--entrypoint", "echo"], "swallowed", "-c swallowed"),
-    beyond(["--privileged"], "grep -c 'CapEff.*a80425fb' /proc/self/status || true", "0"),
+    (["--privileged"], "grep -c 'CapEff.*a80425fb' /proc/self/status || true", "0"),
     ([], "echo to stdout; echo to stderr >&2", "to stdout"),
     (["-i"], "cat", "from stdin"),
     (["--pids-limit", "50"], "echo limited", "limited"),
@@ -58,9 +58,9 @@ SEEN_INSIDE = [
     (["--cpu-shares", "512", "--cpuset-cpus", "0"], "echo limited", "limited"),
     (["--oom-score-adj", "500"], "cat /proc/self/oom_score_adj", "500"),
     (["--label", "a=b", "-l", "c"], "echo labelled", "labelled"),
-    beyond(["--annotation", "a=b"], "echo annotated", "annotated"),
+    (["--annotation", "a=b"], "echo annotated", "annotated"),
     (["--stop-signal", "SIGINT", "--stop-timeout", "1"], "echo stops", "stops"),
-    beyond(["--mac-address", "02:42:11:22:33:44"], "cat /sys/class/net/eth0/address", "02:42:11:22:33:44"),
+    (["--mac-address", "02:42:11:22:33:44"], "cat /sys/class/net/eth0/address", "02:42:11:22:33:44"),
     shared_kernel(["--ipc", "none"], "ls -d /dev/shm 2>&1 || echo none", r"(?s).*none"),
     (["--cgroupns", "private"], "echo own", "own"),
     (["--platform", "linux/amd64"], "echo native", "native"),

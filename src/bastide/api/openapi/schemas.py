@@ -172,8 +172,8 @@ SHAPES: dict[str, dict[str, str]] = {
     },
     "PidsStats": {"current?": "integer", "limit?": "integer"},
     "Stats": {
-        "name": "string",
-        "id": "string",
+        "name?": "string",
+        "id?": "string",
         "read": "string",
         "preread": "string",
         "pids_stats": "PidsStats",
