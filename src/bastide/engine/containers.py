@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 
 from bastide.engine import bundle as bundles
+from bastide.engine import host_config as host_configs
 from bastide.engine import logs
 from bastide.engine.backends import Backends
-from bastide.engine.create import Creator, check_host_config
+from bastide.engine.create import Creator
 from bastide.engine.files import FileAccess
 from bastide.engine.identity import check_name
 from bastide.engine.ledger import Condition, Ledger, Waited, not_running
@@ -225,7 +226,7 @@ class Containers:
         container = self.get(reference)
         async with self._ledger.lock(container):
             present = self._ledger.fresh(container)
-            host = check_host_config(msgspec.structs.replace(present.host_config, **changes))
+            host = host_configs.checked(msgspec.structs.replace(present.host_config, **changes))
             if present.host_config.auto_remove and host.restart_policy.name not in ("", "no"):
                 raise Conflict("Restart policy cannot be updated because AutoRemove is enabled for the container")
             runtime = self._backends.runtime(present.runtime)

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from bastide.engine import bundle as bundles
+from bastide.engine import host_config as host_configs
 from bastide.engine.backends import Backends
 from bastide.engine.clock import now
 from bastide.engine.identity import check_name, new_id, new_name
@@ -20,52 +21,16 @@ from bastide.engine.networks import Networks
 from bastide.engine.populate import Populator
 from bastide.engine.volumes import Volumes
 from bastide.model.config import Settings
-from bastide.model.container import Config, Container, HostConfig, LogConfig, RestartPolicy
-from bastide.model.errors import Conflict, InvalidArgument, NotFound, Unsupported
+from bastide.model.container import Config, Container, HostConfig
+from bastide.model.errors import InvalidArgument, NotFound, Unsupported
 from bastide.model.image import Image
 from bastide.model.network import EndpointSettings
 from bastide.runtime import Feature, Runtime
 
-DEFAULT_SHM_SIZE = 64 << 20
-LEAST_MEMORY = 6 << 20
-"""Docker's minimum for `--memory`, in bytes."""
 _RUNS_ON = {"amd64": {"amd64", "386"}, "arm64": {"arm64", "arm"}}
 """Architectures (Go's names) that a host of the key's runs without emulation."""
 _INTERPRETERS = {"amd64": "qemu-x86_64", "386": "qemu-i386", "arm64": "qemu-aarch64", "riscv64": "qemu-riscv64"}
 """Names of qemu-user's handlers in binfmt_misc where they are not `qemu-ARCHITECTURE`."""
-_LOG_DRIVERS = ("", "json-file", "local", "none", "journald")
-
-
-def check_host_config(host: HostConfig) -> HostConfig:
-    """Limits and policies that can be judged without the host. Raises InvalidArgument in Docker's words."""
-    if host.memory and 0 < host.memory < LEAST_MEMORY:
-        raise InvalidArgument("Minimum memory limit allowed is 6MB")
-    if host.memory_swap > 0 and not host.memory:
-        raise InvalidArgument("You should always set the Memory limit when using Memoryswap limit, see usage")
-    if host.memory > 0 and 0 < host.memory_swap < host.memory:
-        raise InvalidArgument("Minimum memoryswap limit should be larger than memory limit, see usage")
-    if host.nano_cpus and (host.cpu_quota or host.cpu_period):
-        raise InvalidArgument("Conflicting options: Nano CPUs and CPU Period/Quota cannot both be set.")
-    if host.nano_cpus < 0:
-        raise InvalidArgument("Range of CPUs is from 0.01 up; a negative number was given")
-    policy = host.restart_policy
-    if policy.name not in ("", "no", "always", "unless-stopped", "on-failure"):
-        raise InvalidArgument(f"invalid restart policy: unknown policy '{policy.name}'")
-    if policy.maximum_retry_count and policy.name != "on-failure":
-        raise InvalidArgument("invalid restart policy: maximum retry count can only be used with 'on-failure'")
-    if host.auto_remove and policy.name not in ("", "no"):
-        raise Conflict("can't create 'AutoRemove' container with restart policy")
-    if host.log_config.type not in _LOG_DRIVERS:
-        raise InvalidArgument(f"logger: no log driver named '{host.log_config.type}' is registered")
-    return msgspec.structs.replace(
-        host,
-        shm_size=host.shm_size or DEFAULT_SHM_SIZE,
-        network_mode=host.network_mode or "default",
-        restart_policy=policy if policy.name else RestartPolicy(name="no"),
-        log_config=LogConfig(type=host.log_config.type or "json-file", config=host.log_config.config or {}),
-        ipc_mode=host.ipc_mode or "private",
-        cgroupns_mode=host.cgroupns_mode or ("host" if host.privileged else "private"),
-    )
 
 
 def check_features(host: HostConfig, config: Config, runtime: Runtime, mounts: bool) -> None:
@@ -119,7 +84,7 @@ class Creator:
         Raises NotFound (image), InvalidArgument, Conflict (name), Unsupported, ResourceExhausted, HostError;
         on error nothing is left.
         """
-        host = check_host_config(host_config)
+        host = host_configs.checked(host_config)
         chosen = check_name(name) if name else new_name(self._ledger.names())
         if not config.image:
             raise InvalidArgument("config cannot be empty in order to create a container: an image is needed")
@@ -146,7 +111,7 @@ class Creator:
 
         `config` is taken as it is. Raises as `create`.
         """
-        host = check_host_config(host_config)
+        host = host_configs.checked(host_config)
         self._check_process(config, host)
         runtime = await self._backends.choose(host.isolation, host.runtime)
         name = new_name(self._ledger.names())
@@ -171,6 +136,7 @@ class Creator:
     def _check_process(self, config: Config, host: HostConfig) -> None:
         """What can be judged of the process before it runs. Raises InvalidArgument."""
         bundles.capabilities(host)
+        host_configs.check_health(config.healthcheck)
         if config.stop_signal:
             bundles.signal_number(config.stop_signal)
         if config.working_dir and not config.working_dir.startswith("/"):
@@ -227,7 +193,7 @@ class Creator:
             self._ledger.save(container)
             undo.pop_all()
         self._ledger.event(container, "create")
-        return container, _warnings(host)
+        return container, host_configs.warnings(config, host)
 
     async def _drop_volumes(self, names: list[str]) -> None:
         for name in names:
@@ -254,16 +220,3 @@ def _same_platform(asked: str, given: str) -> bool:
     parts = [names.get(part, part) for part in asked.split("/")]
     own = given.split("/")
     return parts == own[: len(parts)] or (len(parts) == 1 and parts[0] in own)
-
-
-def _warnings(host: HostConfig) -> list[str]:
-    """What Docker warns of, and what was asked for that weakens the wall."""
-    warnings = []
-    if host.network_mode == "host" and host.port_bindings:
-        warnings.append("Published ports are discarded when using host network mode")
-    if host.oom_kill_disable and not host.memory:
-        warnings.append(
-            "OOM killer is disabled for the container, but no memory limit is set, this can result in the system "
-            "running out of resources."
-        )
-    return warnings

@@ -128,6 +128,7 @@ class Lifecycle:
             hostname_file=paths.hostname,
             resolv_conf=paths.resolv_conf,
             log_path=None if host.log_config.type == "none" else paths.log,
+            journal=_journal(container),
             cgroup_path=f"/{(host.cgroup_parent or self._settings.cgroup_parent).strip('/')}/{container.id}",
             annotations=host.annotations or {},
             namespaces=self._shared_namespaces(container),
@@ -436,6 +437,12 @@ class Lifecycle:
         if waiting or (policy == "always" and container.manually_stopped):
             self._ledger.change_state(container, status=Status.RESTARTING)
             self._tasks.spawn(self._restart_later(container, _FIRST_DELAY), f"restart {container.id}")
+
+
+def _journal(container: Container) -> str:
+    """What the container is called in the host's journal; empty when its log does not go there."""
+    chosen = container.host_config.log_config
+    return ((chosen.config or {}).get("tag") or container.name) if chosen.type == "journald" else ""
 
 
 async def _restore(runtime: Runtime, bundle: Bundle, saved: Path) -> int:

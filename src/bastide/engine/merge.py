@@ -22,7 +22,7 @@ def _environment(user: list[str] | None, image: list[str] | None) -> list[str]:
     merged = [entry for entry in image or [] if entry.split("=", 1)[0] not in names] + mine
     for entry in mine:
         if "\0" in entry or not entry.split("=", 1)[0]:
-            raise InvalidArgument(f"invalid environment variable: {entry!r}")
+            raise InvalidArgument(f"invalid environment variable: {entry}")
     return merged
 
 
@@ -67,7 +67,7 @@ def merge(user: Config, image: Config) -> Config:
         stop_signal=user.stop_signal or image.stop_signal,
         healthcheck=_health(user.healthcheck, image.healthcheck),
         shell=user.shell or image.shell,
-        on_build=image.on_build,
+        on_build=user.on_build or image.on_build,
     )
 
 

@@ -94,9 +94,9 @@ class Resolver:
             return await self._volume(mount, target, host, made)
         if mount.type == "tmpfs":
             if mount.source:
-                raise InvalidArgument('invalid mount config for type "tmpfs": source must not be specified')
+                raise InvalidArgument('invalid mount config for type "tmpfs": field Source must not be specified')
             return MountPoint(type="tmpfs", destination=target, rw=not mount.read_only)
-        raise InvalidArgument(f'invalid mount config: mount type unknown: "{mount.type}"')
+        raise InvalidArgument(f'invalid mount config for type "{mount.type}": mount type unknown')
 
     async def _volume(self, mount: Mount, target: str, host: HostConfig, made: list[str]) -> MountPoint:
         options = mount.volume_options or VolumeOptions()
@@ -143,7 +143,7 @@ def _bind_point(mount: Mount, target: str, *, create_source: bool) -> MountPoint
         (word for word in words if word in _PROPAGATION), "rprivate"
     )
     if propagation not in _PROPAGATION:
-        raise InvalidArgument(f"invalid propagation mode: {propagation}")
+        raise InvalidArgument(f'invalid mount config for type "bind": invalid propagation mode: {propagation}')
     return MountPoint(
         type="bind",
         source=str(source),

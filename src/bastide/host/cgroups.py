@@ -54,6 +54,13 @@ def swap_counted() -> bool:
     return any(path.exists() for path in (ROOT / "memory.swap.max", *ROOT.glob("*/memory.swap.max")))
 
 
+def weighs_block_io() -> bool:
+    """Whether groups can have weights of block I/O (the scheduler bfq, or iocost)."""
+    base = ROOT if unified() else hierarchies().get("blkio", ROOT / "blkio")
+    kind = "io" if unified() else "blkio"
+    return any(path.exists() for name in ("weight", "bfq.weight") for path in base.glob(f"*/{kind}.{name}"))
+
+
 def expect_moves() -> None:
     """Make the next moves of processes between groups, within about 15 ms, cheap. Takes about 12 ms: call it
     in a thread, as early as it is known that a process will be started in a group.

@@ -108,7 +108,8 @@ class Bundle(Struct, frozen=True, kw_only=True):
 
     `directory` is this container's private folder in the run root (0700; gone at reboot): sockets,
     pid files, the OCI bundle. `log_path` gets the output in the CRI log format
-    (`<time> <stdout|stderr> <P|F> <line>`); None: no log is kept. `hosts`, `hostname_file` and
+    (`<time> <stdout|stderr> <P|F> <line>`); None: no log is kept. With `journal`, a name, it goes to the
+    host's journal under that name too. `hosts`, `hostname_file` and
     `resolv_conf` are files the engine wrote and will keep up to date; a VM gets their content.
     """
 
@@ -126,6 +127,7 @@ class Bundle(Struct, frozen=True, kw_only=True):
     hostname_file: Path | None = None
     resolv_conf: Path | None = None
     log_path: Path | None = None
+    journal: str = ""
     cgroup_path: str = ""
     """Path below each cgroup hierarchy's root, as `/bastide/<id>`."""
     annotations: dict[str, str] = {}

@@ -52,7 +52,10 @@ class _Report(msgspec.Struct):
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
-    """What conmon is told about one container. `keep_stdin`: stdin stays open when a client leaves."""
+    """What conmon is told about one container. `keep_stdin`: stdin stays open when a client leaves.
+
+    `journal`: the name under which the output goes to the host's journal too; empty: it does not.
+    """
 
     id: str
     directory: Path
@@ -61,6 +64,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     terminal: bool = False
     stdin: bool = False
     keep_stdin: bool = True
+    journal: str = ""
 
 
 class Monitor:
@@ -113,7 +117,7 @@ class Monitor:
             *("--api-version", "1"),
             *("--cid", launch.id),
             *("--cuuid", launch.id),
-            *("--name", launch.id),
+            *("--name", launch.journal or launch.id),
             *("--runtime", str(self._program)),
             *(f"--runtime-arg={word}" for word in self._arguments),
             *("--bundle", str(directory)),
@@ -121,6 +125,7 @@ class Monitor:
             *("--exit-dir", str(directory)),
             *("--persist-dir", str(directory)),
             *("--log-path", f"k8s-file:{launch.log_path}" if launch.log_path else "off"),
+            *(("--log-path", "journald:") if launch.journal else ()),
             *("--log-level", "error"),
             "--full-attach",
             "--sync",

@@ -243,6 +243,7 @@ class OCI(Runtime):
                 terminal=bundle.process.terminal,
                 stdin=bundle.process.stdin,
                 keep_stdin=bundle.process.terminal or not bundle.stdin_once,
+                journal=bundle.journal,
             )
             try:
                 await self._monitor.create(launch)

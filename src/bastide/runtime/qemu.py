@@ -287,6 +287,7 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
             terminal=bundle.process.terminal,
             stdin=bundle.process.stdin,
             keep_stdin=bundle.process.terminal or not bundle.stdin_once,
+            journal=bundle.journal,
         )
         try:
             await self._monitor.create(launch)

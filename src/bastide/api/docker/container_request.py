@@ -94,7 +94,9 @@ def _check_subpaths(host: HostConfig) -> None:
     for mount in host.mounts or []:
         subpath = mount.volume_options.subpath if mount.volume_options else ""
         if {"..", "/"} & set(PurePosixPath(subpath).parts):
-            raise InvalidArgument(f"invalid mount config: subpath must be relative and within the volume: {subpath!r}")
+            raise InvalidArgument(
+                'invalid mount config for type "volume": subpath must be a relative path within the volume'
+            )
 
 
 def _with_address(
