@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.contract.conftest import GUEST
 from tests.contract.place import CAPABILITIES, Place, read
 
 from bastide.host import cgroups, mounts
@@ -23,8 +24,8 @@ from bastide.host.processes import state_letter
 from bastide.model.config import Settings
 from bastide.model.container import DeviceMapping, HostConfig
 from bastide.model.errors import BastideError, Conflict, HostError, InvalidArgument, NotFound
-from bastide.model.process import Mount, Networking
-from bastide.runtime import Phase
+from bastide.model.process import Mount, Networking, Process
+from bastide.runtime import Listing, Phase
 
 
 @pytest.fixture(params=["crun", "runc"])
@@ -84,6 +85,38 @@ async def test_execs_have_the_same_walls(place: Place) -> None:
     assert found["Seccomp"] == "2"
     _, _, err = await place.exec(container, "mount", "-t", "tmpfs", "none", "/tmp")
     assert "mount" in err
+
+
+def groups(pid: int) -> list[str]:
+    """The groups with controllers that a process is in, one a hierarchy."""
+    lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    return [line for line in lines if cgroups.unified() or not line.startswith("0::")]
+
+
+async def test_execs_are_in_the_containers_groups(place: Place) -> None:
+    container, _ = await place.start("sleep", "100")
+    main = (await place.runtime.state(container)).pid
+    assert isinstance(place.runtime, Listing)
+    await place.runtime.exec(container, "e", Process(args=("sleep", "100"), env=("PATH=/bin",)))
+    inside = set(await place.runtime.processes(container))
+    assert len(inside) == 2, "nothing but the container's own processes"
+    (other,) = inside - {main}
+    assert Path(f"/proc/{other}/comm").read_text() == "sleep\n"
+    assert groups(other) == groups(main)
+    await place.runtime.kill(container, signal.SIGKILL, "e")
+    assert (await place.runtime.wait(container, "e")).code == 137
+    assert set(await place.runtime.processes(container)) == {main}
+
+
+def test_an_exec_that_cannot_enter_the_groups_does_not_run(tmp_path: Path) -> None:
+    mark, join = tmp_path / "mark", GUEST / "join"
+    for missing in (tmp_path / "missing" / "tasks", Path("/dev/full")):
+        tried = subprocess.run(
+            [join, tmp_path / "pid", missing, "--", "--", "/usr/bin/touch", mark], capture_output=True, check=False
+        )
+        assert tried.returncode == 1
+        assert tried.stderr.decode().startswith(f"join: enter the cgroup {missing}: ")
+        assert not mark.exists()
 
 
 async def test_privileged(place: Place) -> None:

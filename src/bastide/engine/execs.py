@@ -86,7 +86,6 @@ class Execs:
         container = self._running(reference)
         if not config.cmd:
             raise InvalidArgument("No exec command specified")
-        self._backends.runtime(container.runtime).expect()
         made = Exec(id=new_id(), container=container.id, config=config, process=self._process(container, config))
         self._execs[made.id] = made
         self._ledger.event(container, f"exec_create: {' '.join(config.cmd)}", execID=made.id)

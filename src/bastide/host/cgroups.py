@@ -78,11 +78,25 @@ def expect_moves() -> None:
 @functools.cache
 def _own_group() -> tuple[str, str]:
     """A controller and this process's group there."""
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        _, names, path = line.split(":", 2)
+    for names, path in _own_groups():
         if (not names) if unified() else (names and not names.startswith("name=")):
-            return names.split(",")[0], path.strip("/")
+            return names.split(",")[0], path
     return "", ""
+
+
+def _own_groups() -> list[tuple[str, str]]:
+    """Controllers (with commas, empty for v2) and this process's group there, for each hierarchy: cgroups(7)."""
+    lines = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
+    return [(names, path.strip("/")) for _, names, path in lines]
+
+
+@functools.cache
+def _own_tasks() -> frozenset[Path]:
+    """The `tasks` files of this process's own groups, in the version 1 hierarchies that are mounted."""
+    known = hierarchies()
+    return frozenset(
+        known[first] / path / "tasks" for names, path in _own_groups() if (first := names.split(",")[0]) in known
+    )
 
 
 def _within_machine(limit: int) -> int:
@@ -106,6 +120,19 @@ class Group:
         """Every directory of the group, in all hierarchies."""
         bases = {ROOT} if unified() else {*hierarchies().values(), ROOT / "unified"}
         return [base / self.path for base in sorted(bases)]
+
+    def entrances(self) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+        """The `tasks` files by which a thread moves itself in, and those by which it comes back to where we are.
+
+        None on a version 2 host, and where there is no way back. Of a host with both versions, the version 2
+        hierarchy is left out: it limits nothing.
+        """
+        if unified():
+            return None
+        into = [base / self.path / "tasks" for base in sorted({*hierarchies().values()})]
+        found = tuple(str(file) for file in into if file.exists())
+        back = tuple(str(file) for file in _own_tasks() if file.exists())
+        return (found, back) if found and len(back) >= len(found) else None
 
     def _read(self, controller: str, name: str) -> str:
         try:

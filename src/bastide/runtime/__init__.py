@@ -143,7 +143,7 @@ class Runtime(abc.ABC):
         self.settings = settings
 
     def expect(self) -> None:  # noqa: B027
-        """A container or an exec is about to be made: begin what can be begun. Returns at once; a hint only."""
+        """A container is about to be made: begin what can be begun. Returns at once; a hint only."""
 
     @abc.abstractmethod
     async def probe(self) -> Probe:

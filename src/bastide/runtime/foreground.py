@@ -31,6 +31,18 @@ from bastide.runtime.refusals import refusal
 _PIECE = 1 << 16
 
 
+class Entrance(msgspec.Struct, frozen=True):
+    """A way into a container's cgroups: the joining program, the files that lead in, and those that lead back."""
+
+    program: Path
+    into: tuple[str, ...]
+    back: tuple[str, ...]
+
+    def words(self, pid_file: Path) -> list[str]:
+        """The joining program's command line, up to the runtime's own: see monitor/join.c."""
+        return [str(self.program), str(pid_file), *self.into, "--", *self.back, "--"]
+
+
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """What to run: the runtime's command line up to `exec`, and the process as the runtime-spec has it."""
 
@@ -49,6 +61,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     pid_option: str = "--pid-file"
     terminal_options: tuple[str, ...] = ()
     """What the runtime is told with a terminal of ours."""
+    entrance: Entrance | None = None
+    """Where the runtime is started from within the container's cgroups; it then leaves the process to the joiner."""
 
 
 class Foreground:
@@ -88,7 +102,11 @@ async def start(order: Order, spawner: Spawner) -> Foreground:
     spec = order.directory / f"{order.id}.json"
     pid_file = order.directory / f"{order.id}.pid"
     spec.write_bytes(order.process)
-    argv = [*order.argv, "exec", "--process", str(spec), order.pid_option, str(pid_file)]
+    argv = [*order.argv, "exec", "--process", str(spec), order.pid_option]
+    if order.entrance is None:
+        argv += [str(pid_file)]
+    else:
+        argv = [*order.entrance.words(pid_file), *argv, f"{pid_file}.new", "--detach"]
     try:
         with Watch(order.directory) as watch:
             if order.terminal and not order.console_socket:
@@ -110,8 +128,8 @@ async def start(order: Order, spawner: Spawner) -> Foreground:
         pid = _pid(pid_file)
         return Foreground(child, pid, _handle(pid, child), streams, console_socket=order.console_socket)
     finally:
-        spec.unlink(missing_ok=True)
-        pid_file.unlink(missing_ok=True)
+        for file in (spec, pid_file, order.directory / f"{order.id}.pid.new"):
+            file.unlink(missing_ok=True)
 
 
 async def _appeared(pid_file: Path, watch: Watch, child: Child) -> None:
@@ -145,7 +163,7 @@ def _pid(pid_file: Path) -> int:
 
 
 def _handle(pid: int, child: Child) -> Handle | None:
-    """The process in the container, a child of the runtime's own process; None when it has ended already."""
+    """The process in the container, a child of the one that we started; None when it has ended already."""
     try:
         handle = Handle.open(pid)
     except NotFound:

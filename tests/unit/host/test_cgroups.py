@@ -106,3 +106,16 @@ def test_membership() -> None:
     assert Group(own).holds(os.getpid())
     assert not Group("some/other/group").holds(os.getpid())
     assert not Group(own).holds(1 << 30)
+
+
+def test_entrances(group: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = tmp_path / "cpu" / "own"
+    own.mkdir(parents=True)
+    for place in (tmp_path / "pids" / "g", own):
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "tasks").touch()
+    monkeypatch.setattr(cgroups, "_own_tasks", lambda: frozenset({own / "tasks"}))
+    wanted = None if cgroups.unified() else ((str(tmp_path / "pids" / "g" / "tasks"),), (str(own / "tasks"),))
+    assert group.entrances() == wanted
+    (own / "tasks").unlink()
+    assert group.entrances() is None, "there is no way back"
