@@ -89,6 +89,7 @@ enum field {
 	F_DISCARD = 14,	  /* the writable file system is thrown away at the end: do not flush it */
 	F_PRIVILEGED = 15,
 	F_SHARE = 16, /* a tree of the host's: number NUL target NUL `ro` or `rw`; repeated */
+	F_LIMIT = 17, /* a file of the container's cgroup NUL what is written to it; repeated */
 
 	P_ARGS = 32,
 	P_ENV = 33,

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/openat2.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +26,7 @@
 
 int system_base = -1, system_upper = -1;
 
+static int limits = -1; /* the container's cgroup */
 static char base_device[32], upper_device[32];
 struct walls system_walls;
 
@@ -137,11 +139,29 @@ static void make_dev(void)
 	mount("mqueue", TREE "/dev/mqueue", "mqueue", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
 }
 
+/* The agent moves into the container's cgroup, so that every process begins there, and sees it as the root. */
+static void make_cgroup(const char *path, unsigned long flags)
+{
+	char name[128];
+	if (mount("cgroup", path, "cgroup2", flags, NULL) < 0)
+		return;
+	snprintf(name, sizeof name, "%s/cgroup.subtree_control", path);
+	write_file(name, "+memory +pids");
+	snprintf(name, sizeof name, "%s/container", path);
+	mkdir(name, 0755);
+	limits = open(name, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	snprintf(name, sizeof name, "%s/container/cgroup.procs", path);
+	write_file(name, "0");
+	umount2(path, MNT_DETACH);
+	must(unshare(CLONE_NEWCGROUP), "cgroup namespace");
+	must(mount("cgroup", path, "cgroup2", flags, NULL), "cgroup");
+}
+
 static void make_sys(void)
 {
 	unsigned long flags = MS_NOSUID | MS_NODEV | MS_NOEXEC;
 	must(mount("sysfs", TREE "/sys", "sysfs", flags, NULL), "sys");
-	mount("cgroup", TREE "/sys/fs/cgroup", "cgroup2", flags, NULL);
+	make_cgroup(TREE "/sys/fs/cgroup", flags);
 }
 
 /* Which block device is which: the host gives them serial numbers. */
@@ -287,16 +307,40 @@ const char *system_mount(char *error, size_t size)
 }
 
 /* `name NUL value`: a sysctl below /proc/sys, dots for slashes. */
-static void set_sysctl(const struct field_value *value)
+static const char *set_sysctl(const struct field_value *value, char *error, size_t size)
 {
 	char **pair = field_list(value), path[256];
+	const char *failure = NULL;
 	if (pair[0] && pair[1] && !strstr(pair[0], "..")) {
 		snprintf(path, sizeof path, "/proc/sys/%s", pair[0]);
 		for (char *at = path + 10; *at; at++)
 			*at = *at == '.' ? '/' : *at;
-		write_file(path, pair[1]);
+		int fd = open(path, O_WRONLY | O_CLOEXEC);
+		if (fd < 0 || write(fd, pair[1], strlen(pair[1])) < 0) {
+			snprintf(error, size, "open %s: %s: unknown", path, strerror(errno));
+			failure = error;
+		}
+		if (fd >= 0)
+			close(fd);
 	}
 	free(pair);
+	return failure;
+}
+
+/* `file NUL value`: a limit of everything in the container. */
+static const char *set_limit(const struct field_value *value, char *error, size_t size)
+{
+	char **pair = field_list(value);
+	const char *failure = NULL;
+	int fd = pair[0] && pair[1] && !strchr(pair[0], '/') ? openat(limits, pair[0], O_WRONLY | O_CLOEXEC) : -1;
+	if (fd < 0 || write(fd, pair[1], strlen(pair[1])) < 0) {
+		snprintf(error, size, "limit %s in the guest: %s", pair[0] ? pair[0] : "", strerror(errno));
+		failure = error;
+	}
+	if (fd >= 0)
+		close(fd);
+	free(pair);
+	return failure;
 }
 
 static unsigned long mount_flag(const char *word)
@@ -366,6 +410,7 @@ static const char *apply(const struct field_value *value, char *error, size_t si
 	case F_DISCARD: discard = true; break;
 	case F_PRIVILEGED: system_walls.privileged = true; break;
 	case F_DISKS: failure = system_mount(error, size); break;
+	case F_LIMIT: failure = set_limit(value, error, size); break;
 	case F_INTERFACE:
 		text = field_text(value);
 		failure = network_configure(text, error, size);
@@ -388,7 +433,7 @@ static const char *apply_to_root(const struct field_value *value, char *error, s
 		}
 		break;
 	case F_SHM_SIZE: set_shm_size(field_u64(value)); break;
-	case F_SYSCTL: set_sysctl(value); break;
+	case F_SYSCTL: return set_sysctl(value, error, size);
 	default: break;
 	}
 	return NULL;
@@ -454,7 +499,7 @@ uint64_t system_oom_kills(void)
 /* The kernel's own files, one after the other, each after a line `=== path`. */
 size_t system_stats(char *text, size_t size)
 {
-	static const char *const paths[] = {"/proc/stat", "/proc/meminfo", "/proc/loadavg", "/proc/net/dev", "/proc/diskstats", NULL};
+	static const char *const paths[] = {"/proc/stat", "/proc/meminfo", "/proc/net/dev", "/proc/diskstats", NULL};
 	size_t length = 0;
 	for (int i = 0; paths[i]; i++) {
 		length += snprintf(text + length, size - length, "=== %s\n", paths[i]);
@@ -465,5 +510,12 @@ size_t system_stats(char *text, size_t size)
 		if (fd >= 0)
 			close(fd);
 	}
+	int fd = openat(limits, "pids.current", O_RDONLY | O_CLOEXEC);
+	length += snprintf(text + length, size - length, "=== pids.current\n");
+	ssize_t count = fd < 0 ? 0 : read(fd, text + length, size - length > 32 ? 32 : 0);
+	if (count > 0)
+		length += count;
+	if (fd >= 0)
+		close(fd);
 	return length;
 }

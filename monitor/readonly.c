@@ -1,6 +1,7 @@
 /* Preloaded into QEMU before 8.2, which opens its RAM file for writing although it maps it privately.
  * The file is the template that all clones share: their uid may not write it, so that open fails.
- * An open for reading and writing of an inherited descriptor that is refused is repeated for reading. */
+ * An open for reading and writing of an inherited descriptor that is refused is repeated for reading.
+ * Pages that the guest has freed are to be cut out of the file first, then of the mapping: the first is left out. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -52,4 +53,24 @@ int __open_2(const char *path, int flags)
 int __open64_2(const char *path, int flags)
 {
 	return reopen("open64", path, flags, 0);
+}
+
+typedef int punch_function(int, int, off_t, off_t);
+
+static int punch(const char *name, int fd, int mode, off_t offset, off_t length)
+{
+	punch_function *next = (punch_function *)dlsym(RTLD_NEXT, name);
+	if ((mode & FALLOC_FL_PUNCH_HOLE) && (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDONLY)
+		return 0;
+	return next(fd, mode, offset, length);
+}
+
+int fallocate(int fd, int mode, off_t offset, off_t length)
+{
+	return punch("fallocate", fd, mode, offset, length);
+}
+
+int fallocate64(int fd, int mode, off_t offset, off_t length)
+{
+	return punch("fallocate64", fd, mode, offset, length);
 }

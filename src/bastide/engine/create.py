@@ -52,6 +52,7 @@ def check_features(host: HostConfig, config: Config, runtime: Runtime, mounts: b
     for feature, asked in wanted.items():
         if asked and feature not in runtime.features:
             raise Unsupported(f"isolation {runtime.isolation} does not offer {asked}")
+    runtime.check(host)
 
 
 class Creator:

@@ -91,6 +91,7 @@ class Field(enum.IntEnum):
     DISCARD = 14
     PRIVILEGED = 15
     SHARE = 16
+    LIMIT = 17
 
     ARGS = 32
     ENV = 33

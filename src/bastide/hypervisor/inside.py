@@ -260,9 +260,9 @@ def _disks(text: str) -> tuple[int, int]:
 
 
 def _tasks(text: str) -> int:
-    """How many tasks there are: the second part of `/proc/loadavg`'s fourth field."""
-    total = text.split()[3].partition("/")[2] if len(text.split()) > 3 else ""
-    return int(total) if total.isdigit() else 0
+    """How many tasks the container has, from its cgroup's `pids.current`, which counts the agent, too."""
+    total = text.strip()[:20]
+    return max(int(total) - 1, 0) if total.isdigit() else 0
 
 
 def parse_stats(answer: bytes, limit: int) -> Stats:
@@ -295,7 +295,7 @@ def parse_stats(answer: bytes, limit: int) -> Stats:
         memory_max=used,
         memory_limit=limit,
         memory_stats={"cache": cache, "inactive_file": memory.get("Inactive(file)", 0), "total_inactive_file": cache},
-        pids=_tasks(parts.get("/proc/loadavg", "")),
+        pids=_tasks(parts.get("pids.current", "")),
         block_read=read,
         block_write=written,
         interfaces=_interfaces(parts.get("/proc/net/dev", "")),

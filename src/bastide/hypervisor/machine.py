@@ -91,6 +91,12 @@ def _memory(machine: Machine, ram: int | None, *, shared: bool) -> list[str]:
     return [*("-object", words), *("-m", f"{machine.memory}B")]
 
 
+def _balloon(machine: Machine) -> list[str]:
+    """What the guest frees goes back to the host, except where QEMU itself refuses to give up private pages of a file
+    that it may only read."""
+    return [] if maps_readonly(machine) else ["-device", "virtio-balloon-device,free-page-reporting=on"]
+
+
 def _serial(plan: Plan) -> list[str]:
     agent, stdio, shares, console = plan.agent(), plan.stdio(), plan.shares(), plan.console()
     return [
@@ -186,6 +192,7 @@ def describe(
         *_serial(plan),
         *_disks(plan.read(base), plan.write(upper)),
         *_nics(machine, [plan.tap(name) for name in taps]),
+        *_balloon(machine),
     )
     if boot:
         kernel, initramfs = plan.read(boot.kernel), plan.read(boot.initramfs)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from bastide.hypervisor.frames import Field, fields, joined, u64
+from bastide.model.container import HostConfig
 from bastide.model.errors import InvalidArgument
 from bastide.model.process import Bundle, Interface, Mount, Process, TerminalSize
 
@@ -131,11 +132,24 @@ def files(hosts: Path | None, resolv_conf: Path | None, hostname: Path | None = 
     return [(tag, path.read_bytes()) for tag, path in paths if path is not None]
 
 
-def identity(bundle: Bundle, *, mounted: bool = False, former_nics: int = 0) -> bytes:
+def limits(host: HostConfig, memory: int) -> dict[str, str]:
+    """What holds all processes of a guest that has `memory` bytes: files of its cgroup (cgroup-v2)."""
+    tight = 0 < host.memory < memory
+    # The agent is there as well.
+    tasks = str(host.pids_limit + 1) if host.pids_limit and host.pids_limit > 0 else "max"
+    return {"memory.max": str(host.memory) if tight else "max", "pids.max": tasks}
+
+
+def limit_fields(files: dict[str, str]) -> list[tuple[Field, bytes]]:
+    """Limits as fields of CONFIGURE."""
+    return [(Field.LIMIT, joined(pair)) for pair in files.items()]
+
+
+def identity(bundle: Bundle, *, memory: int = 0, mounted: bool = False, former_nics: int = 0) -> bytes:
     """The fields of CONFIGURE: entropy and time first, then all that makes the clone this container.
 
     `mounted`: the guest has its root already, from its template or from a saved state.
-    `former_nics`: so many may be another container's still.
+    `former_nics`: so many may be another container's still. `memory`: the machine's, in bytes.
     """
     host = bundle.host_config
     items = seeded()
@@ -156,5 +170,6 @@ def identity(bundle: Bundle, *, mounted: bool = False, former_nics: int = 0) -> 
     items += _mounts(bundle.mounts)
     if host.shm_size and host.shm_size != DEFAULT_SHM:
         items.append((Field.SHM_SIZE, u64(host.shm_size)))
+    items += limit_fields({name: value for name, value in limits(host, memory).items() if value != "max"})
     items += [(Field.SYSCTL, joined([name, value])) for name, value in (host.sysctls or {}).items()]
     return fields(items)

@@ -145,6 +145,9 @@ class Runtime(abc.ABC):
     def expect(self) -> None:  # noqa: B027
         """A container is about to be made: begin what can be begun. Returns at once; a hint only."""
 
+    def check(self, host: HostConfig) -> None:  # noqa: B027
+        """Refuse by name what this wall cannot do and no feature stands for. Raises Unsupported, InvalidArgument."""
+
     @abc.abstractmethod
     async def probe(self) -> Probe:
         """Whether this runtime works here. Cheap after the first call; never raises."""

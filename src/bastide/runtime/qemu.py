@@ -31,7 +31,7 @@ from bastide.hypervisor.machine import Machine
 from bastide.hypervisor.plan import Plan
 from bastide.hypervisor.template import Program, Template, Templates
 from bastide.model.config import Settings
-from bastide.model.container import Isolation
+from bastide.model.container import HostConfig, Isolation
 from bastide.model.errors import (
     BastideError,
     Conflict,
@@ -43,15 +43,12 @@ from bastide.model.errors import (
     Unsupported,
 )
 from bastide.model.process import Bundle, DiskRoot, Interface, Process, Stats, Struct, TerminalSize
-from bastide.runtime import Exit, Feature, Phase, Probe, Runtime, RuntimeState, Stdio, Stream
+from bastide.runtime import Exit, Feature, Phase, Probe, Runtime, RuntimeState, Stdio, Stream, limits, vm_limits
 from bastide.runtime.emulators import Emulators
 from bastide.runtime.monitor import Launch, Monitor, Refused, exit_code
 
 log = logging.getLogger("bastide.runtime")
 
-_MEGABYTE = 1 << 20
-_SMALLEST = 128 * _MEGABYTE
-"""The guest's kernel needs some fifty megabytes for itself: a smaller limit gets this."""
 _KILL_SECONDS = 10.0
 """How long a guest may take to end its process after SIGKILL before it is cut off."""
 _FREEZE_SECONDS = 5.0
@@ -68,6 +65,9 @@ class _Vm(Struct, frozen=True, kw_only=True):
     shares: int = 0
     started: bool = False
     paused: bool = False
+    memory: int = 0
+    pids: int = 0
+    """The limits of all processes together; `pids` 0: there is none."""
     nics: dict[str, int] = {}
     """Numbers of the NICs by their taps."""
 
@@ -80,6 +80,7 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         {
             Feature.PAUSE,
             Feature.STATS,
+            Feature.UPDATE,
             Feature.HOTPLUG_NETWORK,
             Feature.TOP,
             Feature.FILES,
@@ -118,8 +119,8 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         """The machine that a container needs. Raises Unsupported (no QEMU, too large), InvalidArgument."""
         host, model = bundle.host_config, architecture.find(bundle.architecture)
         qemu, version, chosen = await self._emulators.need(model)
-        memory = max(-(-(host.memory or self.settings.vm_memory) // _MEGABYTE) * _MEGABYTE, _SMALLEST)
-        cpus = -(-host.nano_cpus // 1_000_000_000) or self.settings.vm_cpus
+        memory = vm_limits.machine_memory(host, self.settings.vm_memory, model.memory)
+        cpus = vm_limits.processors(host) or self.settings.vm_cpus
         model.check(memory, cpus)
         nic_count = len(bundle.networking.interfaces)
         return Machine(
@@ -132,6 +133,10 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
             nics=nic_count,
             spares=nic_count and nics.SPARES,
         )
+
+    def check(self, host: HostConfig) -> None:
+        """See the contract."""
+        vm_limits.check(host)
 
     # -- finding a container again -------------------------------------------------------------
 
@@ -177,7 +182,7 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         await self._claim(bundle)
         try:
             await self._launch(bundle, wanted, ram=template.ram, state=template.state)
-            await self._become(bundle, specification, mounted=bool(template.image))
+            await self._become(bundle, specification, wanted.memory, mounted=bool(template.image))
         except BaseException as error:
             await self._undo(bundle, error)
             raise
@@ -257,11 +262,12 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
             shares=len(list(shares.binds(bundle.mounts))),
             nics=numbers,
         )
+        vm = _limited(vm, bundle.host_config)
         self._keep(bundle.id, vm)
         plan = Plan(uid)
         if bundle.cgroup_path:
-            cpus = bundle.host_config.nano_cpus / 1e9
-            for path in confine(cgroups.Group(bundle.cgroup_path), wanted.memory, cpus):
+            resources = limits.limits(bundle.host_config)
+            for path in confine(cgroups.Group(bundle.cgroup_path), wanted.memory, resources):
                 plan.cgroup(path)
         if not machine.maps_readonly(wanted):
             plan.preload(self.settings.guest_root / "readonly.so")
@@ -294,12 +300,12 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         except Refused as error:
             raise GuestError(f"the virtual machine cannot be started: {error}") from error
 
-    async def _become(self, bundle: Bundle, specification: bytes, *, mounted: bool) -> None:
+    async def _become(self, bundle: Bundle, specification: bytes, memory: int, *, mounted: bool) -> None:
         """Make the clone this container: identity, root, network, the process that waits to be started."""
         agent = await Agent.connect(bundle.directory / "agent.sock")
         self._agents[bundle.id] = agent
         # All at once: the guest finds the requests waiting when it wakes up.
-        configured = agent.request(Ask.CONFIGURE, process.identity(bundle, mounted=mounted))
+        configured = agent.request(Ask.CONFIGURE, process.identity(bundle, memory=memory, mounted=mounted))
         prepared = agent.request(Ask.PREPARE, specification)
         await agent.hello()
         await agent.answer(configured)
@@ -487,7 +493,8 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
             await agent.hello()
             async with qmp.connect(bundle.directory / "qmp.sock") as control:
                 await control.link_up(len(bundle.networking.interfaces))
-            await agent.ask(Ask.CONFIGURE, process.identity(bundle, mounted=True, former_nics=former))
+            identity = process.identity(bundle, memory=wanted.memory, mounted=True, former_nics=former)
+            await agent.ask(Ask.CONFIGURE, identity)
             # Where it was saved while it was paused, its files stand still.
             agent.send(Ask.THAW, 0)
             self._keep(bundle.id, msgspec.structs.replace(self._vm(bundle.id), started=True))
@@ -527,7 +534,22 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
 
     async def stats(self, container: str) -> Stats:
         """See Measuring: the guest's own counters."""
-        return await inside.stats(await self._agent(container), self._vm(container).machine.memory)
+        vm = self._vm(container)
+        found = await inside.stats(await self._agent(container), vm.memory)
+        return msgspec.structs.replace(found, pids_limit=vm.pids)
+
+    async def update(self, container: str, resources: HostConfig) -> None:
+        """See Updating: QEMU's limits on the host, those of all processes in the guest."""
+        vm = self._awake(container)
+        vm_limits.check(resources)
+        vm_limits.check_growth(resources, vm.machine)
+        if vm.cgroup:
+            monitor = int((self._directory(container) / "pid").read_text())
+            for path in confine(cgroups.Group(vm.cgroup), vm.machine.memory, limits.limits(resources)):
+                path.write_text(Path(f"/proc/{monitor}/task/{monitor}/children").read_text().split()[0])
+        inner = process.limit_fields(process.limits(resources, vm.machine.memory))
+        await (await self._agent(container)).ask(Ask.CONFIGURE, fields(inner))
+        self._keep(container, _limited(vm, resources))
 
     async def processes(self, container: str) -> Sequence[int]:
         """See Listing."""
@@ -561,6 +583,12 @@ def _program(first: Process) -> Program:
     name = first.args[0] if first.args else ""
     # What is refused when it is started must not spoil the template.
     return Program(name=name, path=path) if name and "\0" not in name + path else Program(path=path)
+
+
+def _limited(vm: _Vm, host: HostConfig) -> _Vm:
+    """The record with the limits of `host`."""
+    memory = min(host.memory or vm.machine.memory, vm.machine.memory)
+    return msgspec.structs.replace(vm, memory=memory, pids=max(host.pids_limit or 0, 0))
 
 
 async def _vacate(path: str) -> None:

@@ -17,8 +17,6 @@ MemTotal:         250000 kB
 MemFree:          150000 kB
 Buffers:            1000 kB
 Cached:            20000 kB
-=== /proc/loadavg
-0.00 0.01 0.05 1/57 123
 === /proc/net/dev
 Inter-|   Receive                                                |  Transmit
  face |bytes packets errs drop fifo frame compressed multicast|bytes packets errs drop fifo colls carrier compressed
@@ -27,6 +25,8 @@ Inter-|   Receive                                                |  Transmit
 === /proc/diskstats
  254       0 vda 100 0 800 10 0 0 0 0 0 10 10 0 0 0 0 0 0
  254      16 vdb 10 0 80 1 20 0 160 1 0 1 1 0 0 0 0 0 0
+=== pids.current
+58
 """
 
 
