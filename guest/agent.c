@@ -159,15 +159,17 @@ static void on_hello(struct port *port, const uint8_t *bytes, size_t length)
 	port_send(port, G_HELLO, 0, answer, sizeof answer);
 }
 
-static void on_configure(uint32_t request, const uint8_t *bytes, size_t length)
+/* `whole`: from now on this is a container; else some of what it is changes. */
+static void on_configure(uint32_t request, const uint8_t *bytes, size_t length, bool whole)
 {
 	char text[512];
-	const char *error = system_configure((struct fields){bytes, bytes + length}, text, sizeof text);
+	const char *error = system_configure((struct fields){bytes, bytes + length}, whole, text, sizeof text);
 	if (error)
 		reply_error(request, E_GUEST, error);
 	else
 		reply_done(request, NULL, 0);
-	phase = 1;
+	if (whole)
+		phase = 1;
 }
 
 static void on_mount(uint32_t request)
@@ -217,10 +219,10 @@ static void dispatch(struct port *port, uint8_t type, uint32_t stream, const uin
 {
 	switch (type) {
 	case H_HELLO: on_hello(port, bytes, length); break;
-	case H_CONFIGURE:
+	case H_CONFIGURE: on_configure(stream, bytes, length, true); break;
 	case H_CLOCK:
 	case H_FILES:
-	case H_NETWORK: on_configure(stream, bytes, length); break;
+	case H_NETWORK: on_configure(stream, bytes, length, false); break;
 	case H_MOUNT: on_mount(stream); break;
 	case H_PREPARE: process_prepare(stream, bytes, length); break;
 	case H_START: process_start(stream); break;
@@ -357,11 +359,15 @@ static void port_open(struct port *port, const char *name)
 	source_arm(&port->source, EPOLLIN | EPOLLOUT | EPOLLET);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	static struct source child;
 	sigset_t set;
+	(void)argc;
+	if (rehearsing(argv))
+		return 0;
 	system_boot();
+	rehearse_boot();
 	signal(SIGPIPE, SIG_IGN);
 	sigemptyset(&set);
 	sigaddset(&set, SIGCHLD);

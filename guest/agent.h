@@ -148,7 +148,7 @@ const char *account_find(const char *user, const char *groups, size_t groups_len
 
 /* system.c */
 void system_boot(void);
-const char *system_configure(struct fields fields, char *error, size_t size);
+const char *system_configure(struct fields fields, bool whole, char *error, size_t size);
 const char *system_mount(char *error, size_t size);
 void system_flush(void);
 int system_freeze(bool freeze);
@@ -171,6 +171,12 @@ int warm(char **args);
 void shares_boot(int port);
 int shares_mount(const struct field_value *value);
 void shares_flush(void);
+
+/* rehearse.c */
+extern int self_program;
+void rehearse_boot(void);
+bool rehearsing(char **argv);
+int rehearse(char **args);
 
 /* identity.c */
 void identity_seed(const uint8_t *bytes, size_t length);

@@ -161,6 +161,7 @@ static const struct {
 	{"pack", archive_pack},
 	{"unpack", archive_unpack},
 	{"warm", warm},
+	{"rehearse", rehearse},
 	{NULL, NULL},
 };
 

@@ -233,7 +233,7 @@ static void stand_before(pid_t child)
 static void close_descriptors(void)
 {
 	for (int fd = 3; fd < 1024; fd++)
-		if (fd != system_base && fd != system_upper)
+		if (fd != system_base && fd != system_upper && fd != self_program)
 			close(fd);
 }
 
@@ -256,6 +256,8 @@ static void run_program(const struct spec *spec, const struct ends *ends)
 	}
 	if (spec->builtin) {
 		close_descriptors();
+		if (!strcmp(spec->args[0], "rehearse"))
+			set_identity(spec, &account, ends->status);
 		_exit(builtin_run(spec->args));
 	}
 	if (spec->init) {

@@ -439,8 +439,8 @@ static const char *apply_to_root(const struct field_value *value, char *error, s
 	return NULL;
 }
 
-/* Become the container that the fields describe. Gives the text of an error. */
-const char *system_configure(struct fields fields, char *error, size_t size)
+/* Become what the fields describe: a container (`whole`, once), or one with other values. Gives the text of an error. */
+const char *system_configure(struct fields fields, bool whole, char *error, size_t size)
 {
 	static bool configured;
 	struct fields again = fields;
@@ -448,7 +448,7 @@ const char *system_configure(struct fields fields, char *error, size_t size)
 	const char *failure = NULL;
 	while (!failure && field_next(&fields, &value))
 		failure = apply(&value, error, size);
-	if (failure || configured || !mounted)
+	if (failure || !whole || configured || !mounted)
 		return failure;
 	configured = true;
 	while (!failure && field_next(&again, &value))

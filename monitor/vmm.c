@@ -128,6 +128,6 @@ int main(int argc, char **argv)
 		ioctl(0, TIOCSCTTY, 0);
 		close(terminal);
 	}
-	pid_t hypervisor = hypervisor_start(&plan);
+	pid_t hypervisor = plan.keeper < 0 ? hypervisor_start(&plan) : plan.hypervisor;
 	return streams_run(&plan, hypervisor, shares_start(&plan), console != NULL);
 }

@@ -9,6 +9,8 @@
 #define MAX_FDS 64
 #define MAX_ARGUMENTS 512
 #define MAX_SHARES 256
+#define MAX_TAPS 16
+#define MAX_COMMANDS 16
 
 /* A descriptor that QEMU gets: `ours` here, `number` there. */
 struct grant {
@@ -20,6 +22,12 @@ struct share {
 	char *path, *within;
 	bool readonly, readonly_below, recursive, slave;
 	int tree; /* a detached mount */
+};
+
+/* What QEMU is told, and the descriptor that goes with it (-1: none). */
+struct command {
+	char *text;
+	int fd;
 };
 
 /* What the file `plan` in the bundle says; hypervisor/plan.py writes it. */
@@ -40,11 +48,16 @@ struct plan {
 	int console; /* what the guest's serial port and QEMU itself print */
 	int console_theirs;
 	int setup; /* a QMP channel of ours, -1 when there is none */
-	char *commands[16]; /* what is sent on it at once, without waiting for answers */
+	struct command commands[MAX_COMMANDS]; /* what is sent on it at once, without waiting for answers */
 	int command_count;
 	struct share shares[MAX_SHARES];
 	int share_count;
 	int share_socket; /* the file server's end of the guest's port */
+	int taps[MAX_TAPS]; /* QEMU's, for whoever gives them another device */
+	int tap_count, attached;
+	int keep; /* listening socket for the monitor that takes QEMU over, -1 when it is ours for good */
+	int keeper; /* whose child QEMU is, when we took it over, -1 when it is ours */
+	pid_t hypervisor; /* the one that was taken over */
 };
 
 /* vmm.c */
@@ -56,6 +69,14 @@ void plan_read(struct plan *plan, const char *path);
 /* vmm_hypervisor.c */
 void enter_cgroups(const struct plan *plan);
 pid_t hypervisor_start(const struct plan *plan);
+bool hypervisor_ended(const struct plan *plan, pid_t hypervisor, int *status);
+void hypervisor_kill(const struct plan *plan, pid_t hypervisor, int *status);
+
+/* vmm_keep.c */
+void keep_hand_over(const struct plan *plan, pid_t hypervisor, int signals);
+void keep_adopt(struct plan *plan, const char *path);
+void keep_attach(struct plan *plan, const char *name);
+void keep_enter(const struct plan *plan);
 
 /* shares_start.c */
 void shares_open(struct plan *plan);

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -58,6 +59,30 @@ static void drop_privileges(const struct plan *plan)
 	    setresuid(plan->uid, plan->uid, plan->uid) < 0)
 		fail("setresuid: %s", strerror(errno));
 	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+}
+
+/* Whether QEMU, our child or its keeper's, has ended, and how (as waitpid tells it). */
+bool hypervisor_ended(const struct plan *plan, pid_t hypervisor, int *status)
+{
+	if (plan->keeper < 0)
+		return waitpid(hypervisor, status, WNOHANG) == hypervisor;
+	ssize_t count = recv(plan->keeper, status, sizeof *status, MSG_DONTWAIT);
+	if (count == 0)
+		*status = SIGKILL; /* its keeper was killed, which it does not outlive */
+	return count == 0 || count == sizeof *status;
+}
+
+/* End it, and wait until it has. */
+void hypervisor_kill(const struct plan *plan, pid_t hypervisor, int *status)
+{
+	if (plan->keeper < 0) {
+		kill(hypervisor, SIGKILL);
+		waitpid(hypervisor, status, 0);
+		return;
+	}
+	shutdown(plan->keeper, SHUT_WR);
+	if (recv(plan->keeper, status, sizeof *status, MSG_WAITALL) != sizeof *status)
+		*status = SIGKILL;
 }
 
 /* Start QEMU. It dies with us. */

@@ -71,8 +71,8 @@ static void grant(struct plan *plan, char *text)
 		fd = open_file(text, O_RDWR);
 	else if (!strcmp(kind, "listen"))
 		fd = listen_at(text);
-	else if (!strcmp(kind, "tap"))
-		fd = open_tap(text);
+	else if (!strcmp(kind, "tap") && plan->tap_count < MAX_TAPS)
+		fd = plan->taps[plan->tap_count++] = open_tap(text);
 	else if (!strcmp(kind, "stdio"))
 		plan->stdio = make_pair(&fd);
 	else if (!strcmp(kind, "agent"))
@@ -107,6 +107,7 @@ static void add_share(struct plan *plan, char *text)
 
 static void apply(struct plan *plan, const char *word, char *value)
 {
+	static int file = -1; /* for the next command */
 	if (!strcmp(word, "arg")) {
 		if (plan->argument_count == MAX_ARGUMENTS)
 			fail("plan: too many arguments");
@@ -116,9 +117,13 @@ static void apply(struct plan *plan, const char *word, char *value)
 	} else if (!strcmp(word, "uid")) {
 		plan->uid = (uid_t)strtoul(value, NULL, 10);
 	} else if (!strcmp(word, "qmp")) {
-		if (plan->command_count == 16)
+		if (plan->command_count == MAX_COMMANDS)
 			fail("plan: too many commands");
-		plan->commands[plan->command_count++] = value;
+		plan->commands[plan->command_count++] = (struct command){value, file};
+		file = -1;
+	} else if (!strcmp(word, "lend")) {
+		char *kind = strsep(&value, " ");
+		file = open_file(value ? value : "", strcmp(kind, "write") ? O_RDONLY : O_RDWR);
 	} else if (!strcmp(word, "resync")) {
 		plan->resync = true;
 	} else if (!strcmp(word, "leash")) {
@@ -131,6 +136,12 @@ static void apply(struct plan *plan, const char *word, char *value)
 		add_share(plan, value);
 	} else if (!strcmp(word, "within") && plan->share_count) {
 		plan->shares[plan->share_count - 1].within = value;
+	} else if (!strcmp(word, "keep")) {
+		plan->keep = listen_at(value);
+	} else if (!strcmp(word, "adopt")) {
+		keep_adopt(plan, value);
+	} else if (!strcmp(word, "attach")) {
+		keep_attach(plan, value);
 	} else if (!strcmp(word, "cgroup")) {
 		if (plan->cgroup_count == 32)
 			fail("plan: too many cgroups");
@@ -147,7 +158,7 @@ void plan_read(struct plan *plan, const char *path)
 	FILE *file = fopen(path, "re");
 	if (!file)
 		fail("open of the plan: %s", strerror(errno));
-	plan->stdio = plan->agent = plan->vendor = plan->setup = plan->share_socket = -1;
+	plan->stdio = plan->agent = plan->vendor = plan->setup = plan->share_socket = plan->keep = plan->keeper = -1;
 	plan->console = make_pair(&plan->console_theirs);
 	while (getline(&line, &size, file) > 0) {
 		line[strcspn(line, "\n")] = 0;
@@ -160,7 +171,10 @@ void plan_read(struct plan *plan, const char *path)
 		size = 0;
 	}
 	fclose(file);
-	if (plan->stdio < 0 || plan->agent < 0 || plan->vendor < 0 || !plan->argument_count || !plan->uid)
+	if (plan->stdio < 0 || plan->agent < 0 || plan->vendor < 0 ||
+	    (plan->keeper < 0 && (!plan->argument_count || !plan->uid)))
 		fail("plan: incomplete");
+	if (plan->keeper >= 0)
+		keep_enter(plan);
 	shares_open(plan);
 }

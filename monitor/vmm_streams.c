@@ -208,31 +208,52 @@ static void on_setup(void)
 	}
 }
 
+/* Send bytes and, if it is one, a descriptor. */
+static void send_descriptor(int to, const char *bytes, size_t length, int fd)
+{
+	char control[CMSG_SPACE(sizeof(int))] = {0};
+	struct iovec data = {(void *)bytes, length};
+	struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+	header->cmsg_level = SOL_SOCKET;
+	header->cmsg_type = SCM_RIGHTS;
+	header->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(header), &fd, sizeof(int));
+	if (fd < 0)
+		message.msg_controllen = 0;
+	sendmsg(to, &message, MSG_NOSIGNAL);
+}
+
 /* Send the plan's commands; QEMU takes them one after the other. */
 static void send_commands(void)
 {
 	for (int i = 0; i < state.plan->command_count; i++) {
-		write_all(state.plan->setup, state.plan->commands[i], strlen(state.plan->commands[i]));
+		const struct command *command = &state.plan->commands[i];
+		send_descriptor(state.plan->setup, command->text, strlen(command->text), command->fd);
 		write_all(state.plan->setup, "\n", 1);
+		if (command->fd >= 0)
+			close(command->fd);
 	}
 }
 
 /* Somebody wants to speak to the agent: give them our end of its port. */
 static void on_vendor(void)
 {
-	char control[CMSG_SPACE(sizeof(int))] = {0}, byte = 0;
-	struct iovec data = {&byte, 1};
-	struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
-	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
 	int fd = accept4(state.plan->vendor, NULL, NULL, SOCK_CLOEXEC);
 	if (fd < 0)
 		return;
-	header->cmsg_level = SOL_SOCKET;
-	header->cmsg_type = SCM_RIGHTS;
-	header->cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(header), &state.plan->agent, sizeof(int));
-	sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+	send_descriptor(fd, "", 1, state.plan->agent);
 	close(fd);
+}
+
+static void on_hypervisor(void)
+{
+	int status;
+	if (state.hypervisor > 0 && hypervisor_ended(state.plan, state.hypervisor, &status)) {
+		state.hypervisor = -1;
+		state.code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : LOST;
+		state.broken = true;
+	}
 }
 
 static void on_signal(int fd)
@@ -241,12 +262,8 @@ static void on_signal(int fd)
 	if (read(fd, &info, sizeof info) != sizeof info)
 		return;
 	if (info.ssi_signo == SIGCHLD) {
+		on_hypervisor();
 		int status;
-		if (waitpid(state.hypervisor, &status, WNOHANG) == state.hypervisor) {
-			state.hypervisor = -1;
-			state.code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : LOST;
-			state.broken = true;
-		}
 		/* A guest whose volumes fail is not let go on as if they were there. */
 		if (state.server > 0 && waitpid(state.server, &status, WNOHANG) == state.server) {
 			if (WIFSIGNALED(status))
@@ -320,8 +337,10 @@ static void loop(int signals)
 			{.fd = signals, .events = POLLIN},
 			{.fd = reading && state.credit ? 0 : -1, .events = POLLIN},
 			{.fd = state.plan->setup, .events = POLLIN},
+			{.fd = state.plan->keeper, .events = POLLIN},
+			{.fd = state.plan->keep, .events = POLLIN},
 		};
-		if (poll(set, 6, -1) < 0)
+		if (poll(set, 8, -1) < 0)
 			continue;
 		if (set[0].revents)
 			on_stdio();
@@ -333,9 +352,21 @@ static void loop(int signals)
 			on_signal(signals);
 		if (set[5].revents & POLLIN)
 			on_setup();
+		if (set[6].revents)
+			on_hypervisor();
+		if (set[7].revents && !state.in_length)
+			keep_hand_over(state.plan, state.hypervisor, signals);
 		if (set[4].revents && !state.told)
 			reading = on_stdin();
 	}
+}
+
+static bool is_tap(const struct plan *plan, int fd)
+{
+	for (int i = 0; i < plan->tap_count; i++)
+		if (plan->taps[i] == fd)
+			return true;
+	return false;
 }
 
 /* Move streams until the process or QEMU has ended; gives the exit code. */
@@ -348,10 +379,13 @@ int streams_run(const struct plan *plan, pid_t hypervisor, pid_t server, bool te
 	state.terminal = terminal;
 	state.credit = WINDOW_STDIN;
 	state.code = LOST;
-	close(plan->console_theirs);
+	if (plan->keep < 0)
+		close(plan->console_theirs);
 	for (int i = 0; i < plan->grant_count; i++)
-		if (plan->grants[i].ours != plan->console_theirs)
+		if (plan->grants[i].ours != plan->console_theirs && !(plan->keep >= 0 && is_tap(plan, plan->grants[i].ours)))
 			close(plan->grants[i].ours);
+	for (int i = 0; plan->keeper >= 0 && i < plan->tap_count; i++)
+		close(plan->taps[i]);
 	state.synced = !plan->resync;
 	send_commands();
 	if (plan->resync)
@@ -362,16 +396,14 @@ int streams_run(const struct plan *plan, pid_t hypervisor, pid_t server, bool te
 	if (state.hypervisor > 0) {
 		/* The guest has flushed its disk before it told the exit: there is nothing to wait for. */
 		int status = 0;
-		pid_t ended = 0;
+		bool ended = false;
 		for (int i = 0; !state.told && i < 50 && !ended; i++)
-			if (!(ended = waitpid(state.hypervisor, &status, WNOHANG)))
+			if (!(ended = hypervisor_ended(plan, state.hypervisor, &status)))
 				usleep(2000);
 		bool ours = !ended;
-		if (ours) {
-			kill(state.hypervisor, SIGKILL);
-			ended = waitpid(state.hypervisor, &status, 0);
-		}
-		if (ended > 0 && !state.told && WIFSIGNALED(status) && !(ours && WTERMSIG(status) == SIGKILL))
+		if (ours)
+			hypervisor_kill(plan, state.hypervisor, &status);
+		if (!state.told && WIFSIGNALED(status) && !(ours && WTERMSIG(status) == SIGKILL))
 			state.code = 128 + WTERMSIG(status);
 	}
 	shares_end(state.server);

@@ -88,6 +88,7 @@ class Daemon:
             "address_pools": pools,
             "firewall_table": f"bastide_{tag}",
             "cgroup_parent": f"bastide-{tag}",
+            "pool_memory": "0",
             **settings,
         }
         self.path = os.environ["PATH"]

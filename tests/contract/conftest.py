@@ -29,6 +29,7 @@ def settings() -> Iterator[Settings]:
         run_root=base / "run",
         cgroup_parent=f"bastide-contract-{os.getpid()}",
         guest_root=GUEST,
+        pool_memory=0,
     )
     for folder in (made.data_root, made.run_root):
         folder.mkdir(mode=0o711)

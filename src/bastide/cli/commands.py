@@ -88,6 +88,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "snapshot rm": ("snapshot:REMOVE", "Remove a snapshot"),
     "system df": ("df", "Show what images, containers and volumes take on disk"),
     "system dial-stdio": ("dial_stdio", "Carry the daemon's API over standard input and output"),
+    "system pool": ("pool", "Show or set the VMs that wait for containers"),
+    "system prewarm": ("pool:PREWARM", "Make what the first VMs would wait for"),
     "system prune": ("prune:SYSTEM", "Remove unused data"),
     "volume create": ("volume:CREATE", "Create a volume"),
     "volume inspect": ("inspect:VOLUME", "Display detailed information on one or more volumes"),

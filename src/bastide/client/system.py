@@ -35,6 +35,20 @@ class System:
         result: Object = self._client.call("GET", "/info")
         return result
 
+    def pool(self) -> Object:
+        """The VMs that wait for containers."""
+        result: Object = self._client.call("GET", "/bastide/pool")
+        return result
+
+    def resize_pool(self, memory: int) -> Object:
+        """Let them use `memory` bytes; 0 turns the pool off."""
+        result: Object = self._client.call("POST", "/bastide/pool", None, {"Memory": memory})
+        return result
+
+    def prewarm(self, images: list[str]) -> None:
+        """Make what the first VMs of these images would wait for."""
+        self._client.call("POST", "/bastide/prewarm", None, {"Images": images})
+
     def disk_usage(self) -> Object:
         """What images, containers, volumes and the build cache take."""
         result: Object = self._client.call("GET", "/system/df")

@@ -22,6 +22,7 @@ from bastide.engine.state import Store
 from bastide.engine.system import System
 from bastide.engine.tasks import Tasks
 from bastide.engine.volumes import Volumes
+from bastide.engine.warm import Warmth
 from bastide.model.config import Settings
 
 log = logging.getLogger("bastide.engine")
@@ -60,6 +61,7 @@ class Engine:
         self.system = System(settings, self)
         self.snapshots = Snapshots(settings, self.store, self.ledger, self.backends, self.lifecycle)
         self.recovery = Recovery(settings, self.ledger, self.backends, self.networks, self.lifecycle, self.snapshots)
+        self.warmth = Warmth(self.backends, self.images)
         self.rotation = Rotation(settings, self.ledger, self.backends, self.tasks)
 
     def _images_in_use(self) -> dict[str, list[str]]:

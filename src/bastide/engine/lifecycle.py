@@ -133,6 +133,7 @@ class Lifecycle:
             annotations=host.annotations or {},
             namespaces=self._shared_namespaces(container),
             stdin_once=container.config.stdin_once,
+            image=container.config.image,
         )
 
     def _shared_namespaces(self, container: Container) -> dict[str, str]:

@@ -228,13 +228,23 @@ class System:
         usable = {
             name: {
                 "path": probe.path or name,
-                "status": {"bastide.isolation": str(runtime.load(name).isolation), "version": probe.version},
+                "status": {"bastide.isolation": str(runtime.load(name).isolation), "version": probe.version}
+                | self._pool(name),
             }
             for name, probe in (await self._engine.backends.probe()).items()
             if probe.usable
         }
         default = self._settings.runtime or next(iter(usable), "")
         return {"Runtimes": usable, "DefaultRuntime": default}
+
+    def _pool(self, name: str) -> dict[str, str]:
+        """What waits behind a runtime that has a pool, in one line."""
+        found = self._engine.backends.runtime(name)
+        if runtime.Feature.POOL not in found.features or not isinstance(found, runtime.Pooling):
+            return {}
+        state = found.pool()
+        used = f"{state.used >> 20} of {state.limit >> 20} MiB used"
+        return {"bastide.pool": f"off: {state.reason}" if state.reason else used}
 
 
 _NO_COMMIT = {"ID": "", "Expected": ""}

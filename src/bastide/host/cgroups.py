@@ -9,12 +9,15 @@ import contextlib
 import errno
 import functools
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bastide.host.mounts import mounts
 from bastide.model.process import Stats
 
 ROOT = Path("/sys/fs/cgroup")
+_EXPECTED_SECONDS = 0.012
 _NOT_CONTROLLERS = ("rw", "ro", "xattr", "noprefix", "clone_children", "cpuset_v2_mode")
 """Words among a v1 hierarchy's mount options that name no controller."""
 
@@ -73,6 +76,25 @@ def expect_moves() -> None:
     base = ROOT if unified() else hierarchies().get(name, ROOT / name)
     with contextlib.suppress(OSError):
         (base / path / "cgroup.procs").write_text("0")
+
+
+class Moves:
+    """Calls `expect_moves` in a thread of its own, as often as it helps."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="moves")
+        self._expected = 0.0
+
+    def expect(self) -> None:
+        """A process will be moved soon. Returns at once."""
+        now = time.monotonic()
+        if now - self._expected > _EXPECTED_SECONDS:
+            self._expected = now
+            self._thread.submit(expect_moves)
+
+    def close(self) -> None:
+        """Return when what was asked for is done."""
+        self._thread.shutdown()
 
 
 @functools.cache

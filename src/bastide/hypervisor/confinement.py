@@ -41,6 +41,10 @@ class Uids:
                 return self._first + number
         raise ResourceExhausted(f"all {_UIDS} uids for VMs are in use")
 
+    def pass_on(self, uid: int, owner: str) -> None:
+        """Write down a new owner."""
+        (self._folder / str(uid - self._first)).write_text(owner)
+
     def keep(self, alive: Callable[[str], bool]) -> None:
         """Give back those whose owners are gone."""
         if self._folder.is_dir():

@@ -86,6 +86,14 @@ async def warm(agent: Agent, path: str, program: str) -> None:
     await _collect(agent, "warm", path, program, "sh")
 
 
+async def rehearse(agent: Agent, capabilities: tuple[str, ...]) -> None:
+    """Start a program that does nothing, as one of a container is started."""
+    process = Process(args=("rehearse", "/bin/sh", "/usr/bin/sh", "/nowhere/at/all"), capabilities=capabilities)
+    channel = await agent.run(specification(process, builtin=True))
+    channel.detach()
+    await channel.ended
+
+
 async def pack(agent: Agent, path: str, *, whole: bool = False) -> AsyncIterator[bytes]:
     """As `Files.get_archive`. Raises NotFound before the first piece."""
     channel = await _start(agent, "pack", "/" + path.lstrip("/"), *(["whole"] if whole else []))

@@ -112,8 +112,20 @@ def _serial(plan: Plan) -> list[str]:
     ]
 
 
-def _disks(base: int, upper: int) -> list[str]:
+def _disks(base: int, upper: int, *, exchangeable: bool) -> list[str]:
     common = "driver=file,locking=off,auto-read-only=off"
+    if exchangeable:
+        # A node of format raw above each file: that one can be given another file.
+        return [
+            *("-add-fd", f"fd={base},set=1"),
+            *("-add-fd", f"fd={upper},set=2"),
+            *("-blockdev", f"{common},node-name=base-0,filename=/dev/fdset/1,read-only=on"),
+            *("-blockdev", f"{common},node-name=upper-0,filename=/dev/fdset/2,read-only=off,discard=unmap"),
+            *("-blockdev", "driver=raw,node-name=base,file=base-0,read-only=on"),
+            *("-blockdev", "driver=raw,node-name=upper,file=upper-0,read-only=off,discard=unmap"),
+            *("-device", "virtio-blk-device,drive=base,serial=base"),
+            *("-device", "virtio-blk-device,drive=upper,serial=upper"),
+        ]
     return [
         *("-add-fd", f"fd={base},set=1"),
         *("-add-fd", f"fd={upper},set=2"),
@@ -165,11 +177,12 @@ def describe(
     boot: Boot | None = None,
     state: Path | None = None,
     shared: bool = False,
+    exchangeable: bool = False,
 ) -> None:
     """Write the command line of a boot (`boot`) or of a restore (`state`) into `plan`.
 
     `ram` is the memory's file, None when the state holds the memory too. `shared`: the guest writes into
-    the file itself, as a template in the making does.
+    the file itself, as a template in the making does. `exchangeable`: the disks are given other files later.
     """
     model = architecture.ARCHITECTURES[machine.architecture]
     memory = None if ram is None else plan.write(ram) if shared else plan.read(ram)
@@ -190,7 +203,7 @@ def describe(
         *("-chardev", f"socket,id=qmp,fd={listener},server=on,wait=off"),
         *("-mon", "chardev=qmp,mode=control"),
         *_serial(plan),
-        *_disks(plan.read(base), plan.write(upper)),
+        *_disks(plan.read(base), plan.write(upper), exchangeable=exchangeable),
         *_nics(machine, [plan.tap(name) for name in taps]),
         *_balloon(machine),
     )
@@ -208,6 +221,26 @@ def describe(
             *("-mon", "chardev=setup,mode=control"),
             *("-incoming", "defer"),
         )
+
+
+def exchange(plan: Plan, base: Path, upper: Path) -> None:
+    """Give the disks of a stopped VM, made `exchangeable`, their files (blockdev-reopen of QEMU's qapi schema)."""
+    for number, (name, path, read_only) in enumerate((("base", base, True), ("upper", upper, False)), 3):
+        added: dict[str, object] = {"execute": "add-fd", "arguments": {"fdset-id": number}}
+        plan.tell(added, read=path if read_only else None, write=None if read_only else path)
+        file = {
+            "driver": "file",
+            "node-name": f"{name}-1",
+            "filename": f"/dev/fdset/{number}",
+            "read-only": read_only,
+            "locking": "off",
+            "auto-read-only": False,
+            **({} if read_only else {"discard": "unmap"}),
+        }
+        plan.tell({"execute": "blockdev-add", "arguments": file})
+        raw = {"driver": "raw", "node-name": name, "file": f"{name}-1", "read-only": read_only}
+        options = [raw if read_only else {**raw, "discard": "unmap"}]
+        plan.tell({"execute": "blockdev-reopen", "arguments": {"options": options}})
 
 
 def outline(wanted: Machine) -> str:

@@ -89,6 +89,24 @@ class Plan:
         """The monitor, and QEMU with it, ends when the monitor's stdin does."""
         self._add("leash 1")
 
+    def keep(self, path: Path) -> None:
+        """QEMU is kept until another monitor connects here and takes it over."""
+        self._add(f"keep {path}")
+
+    def adopt(self, path: Path) -> None:
+        """Take over the QEMU that another monitor keeps, instead of starting one."""
+        self._add(f"adopt {path}")
+
+    def attach(self, name: str) -> None:
+        """Give the next tap queue of the QEMU that was taken over this device; its own is being removed."""
+        self._add(f"attach {name}")
+
+    def tell(self, command: Mapping[str, object], *, read: Path | None = None, write: Path | None = None) -> None:
+        """A QMP command for the QEMU that was taken over, with an open file if one is named."""
+        if path := write or read:
+            self._add(f"lend {'write' if write else 'read'} {path}")
+        self._add("qmp " + json.dumps(command))
+
     def resync(self) -> None:
         """The guest was saved amid its streams: skip what was meant for another monitor."""
         self._add("resync 1")

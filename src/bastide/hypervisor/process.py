@@ -145,6 +145,24 @@ def limit_fields(files: dict[str, str]) -> list[tuple[Field, bytes]]:
     return [(Field.LIMIT, joined(pair)) for pair in files.items()]
 
 
+def rehearsal(nics: int) -> tuple[bytes, bytes]:
+    """Fields of FILES and NETWORK that mean nothing: what the guest does with them it does faster the next time."""
+    text = b"127.0.0.1 localhost\n"
+    contents = [(tag, text) for tag in (Field.HOSTS, Field.HOSTNAME_FILE, Field.RESOLV)]
+    links = [
+        Interface(
+            name=f"eth{number}",
+            device="",
+            mac=f"02:00:00:00:01:{number:02x}",
+            addresses=(f"192.0.2.{number + 2}/24",),  # RFC 5737, TEST-NET-1
+            gateways=("192.0.2.1",) if not number else (),
+        )
+        for number in range(nics)
+    ]
+    named = [(Field.HOSTNAME, b"localhost")]
+    return fields([*contents, *named]), fields((Field.INTERFACE, interface(*link)) for link in enumerate(links))
+
+
 def identity(bundle: Bundle, *, memory: int = 0, mounted: bool = False, former_nics: int = 0) -> bytes:
     """The fields of CONFIGURE: entropy and time first, then all that makes the clone this container.
 

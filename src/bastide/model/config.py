@@ -43,8 +43,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """First of the unprivileged uids that QEMU processes run as, one each."""
     template_limit: int = 4 << 30
     """How many bytes of VM templates are kept."""
-    pool_memory: int = 0
-    """How many bytes of memory warm VMs may use; 0 turns the pool off."""
+    pool_memory: int = -1
+    """How many bytes of memory warm VMs may use; 0 turns the pool off, -1 leaves it to the machine's size."""
     guest_root: Path = Path("/usr/local/lib/bastide/guest")
     """Where the guest kernel and the agent were installed by scripts/guest."""
 

@@ -137,6 +137,8 @@ class Bundle(Struct, frozen=True, kw_only=True):
     stdin_once: bool = False
     architecture: str = ""
     """What the image's programs are for, Go's name; empty: what this host runs."""
+    image: str = ""
+    """What the user calls the image, for messages."""
 
 
 class Stats(Struct, frozen=True, kw_only=True):

@@ -25,7 +25,8 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 from bastide.model.config import Settings
 from bastide.model.container import HostConfig, Isolation
 from bastide.model.errors import InvalidArgument
-from bastide.model.process import Bundle, Interface, Process, Stats, Struct, TerminalSize
+from bastide.model.pool import ANY_IMAGE, Named, PoolState
+from bastide.model.process import Bundle, Interface, Process, Root, Stats, Struct, TerminalSize
 
 
 class Feature(enum.StrEnum):
@@ -50,6 +51,7 @@ class Feature(enum.StrEnum):
     SNAPSHOT = "snapshot"
     CLONE = "clone"
     PREWARM = "prewarm"
+    POOL = "pool"
     OTHER_ARCHITECTURES = "other-architectures"
 
 
@@ -283,6 +285,26 @@ class Snapshotting(Protocol):
 
     async def restore(self, bundle: Bundle, directory: Path) -> None:
         """Make `bundle` from a saved state; it runs when this returns."""
+
+
+@runtime_checkable
+class Prewarming(Protocol):
+    """Feature.PREWARM: what a first start would wait for can be made beforehand."""
+
+    async def prewarm(self, root: Root | None = None, first: Process | None = None, image: Named = ANY_IMAGE) -> None:
+        """Make what a container with the default limits needs: of any image, or of one whose containers have a root
+        like `root` and run `first`."""
+
+
+@runtime_checkable
+class Pooling(Protocol):
+    """Feature.POOL: containers that are half made wait for their start."""
+
+    def pool(self) -> PoolState:
+        """What waits."""
+
+    def resize_pool(self, limit: int) -> None:
+        """Let those that wait use `limit` bytes of memory; 0 lets all of them go."""
 
 
 def runtimes() -> Sequence[str]:

@@ -12,10 +12,8 @@ import os
 import shutil
 import signal as signals
 import stat
-import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import ClassVar
@@ -42,7 +40,6 @@ from bastide.runtime.tables import interfaces, select
 _INITS = ("tini-static", "catatonit", "docker-init")
 """Packaged programs that reap and forward signals, all static; the first that is installed is used."""
 _END_SECONDS = 10.0
-_EXPECTED_SECONDS = 0.012
 _KEPT_CODES = 256
 """How many exit codes of execs are kept for those who ask late."""
 
@@ -107,8 +104,7 @@ class OCI(Runtime):
         self._spawner = Spawner(hide_hybrid if self._private else None)
         self._host: spec.Host | None = None
         self._warm = False
-        self._moves = ThreadPoolExecutor(max_workers=1, thread_name_prefix="moves")
-        self._expected = 0.0
+        self._moves = cgroups.Moves()
         self._probe: Probe | None = None
         self._monitor_made: Monitor | None = None
         self._configs: dict[str, _Config] = {}
@@ -117,10 +113,7 @@ class OCI(Runtime):
 
     def expect(self) -> None:
         """See the contract: the kernel's part of a start begins at once, while the rest is prepared."""
-        now = time.monotonic()
-        if now - self._expected > _EXPECTED_SECONDS:
-            self._expected = now
-            self._moves.submit(cgroups.expect_moves)
+        self._moves.expect()
 
     # -- what is here --------------------------------------------------------------------------
 

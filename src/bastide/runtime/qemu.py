@@ -29,6 +29,7 @@ from bastide.hypervisor.confinement import Uids, confine
 from bastide.hypervisor.frames import Ask, fields, u32
 from bastide.hypervisor.machine import Machine
 from bastide.hypervisor.plan import Plan
+from bastide.hypervisor.pool import Member, Pool
 from bastide.hypervisor.template import Program, Template, Templates
 from bastide.model.config import Settings
 from bastide.model.container import HostConfig, Isolation
@@ -42,7 +43,8 @@ from bastide.model.errors import (
     Unavailable,
     Unsupported,
 )
-from bastide.model.process import Bundle, DiskRoot, Interface, Process, Stats, Struct, TerminalSize
+from bastide.model.pool import ANY_IMAGE, Named, PoolState
+from bastide.model.process import Bundle, DiskRoot, Interface, Process, Root, Stats, Struct, TerminalSize
 from bastide.runtime import Exit, Feature, Phase, Probe, Runtime, RuntimeState, Stdio, Stream, limits, vm_limits
 from bastide.runtime.emulators import Emulators
 from bastide.runtime.monitor import Launch, Monitor, Refused, exit_code
@@ -90,6 +92,8 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
             Feature.INIT,
             Feature.SNAPSHOT,
             Feature.CLONE,
+            Feature.PREWARM,
+            Feature.POOL,
         }
     )
 
@@ -101,6 +105,8 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         self._monitor = Monitor(settings.guest_root / "vmm", (), self._spawner)
         self._templates = Templates(settings, self._spawner)
         self._uids = Uids(self._home / "uids", settings.vm_uid_base)
+        self._pool = Pool(settings, self._spawner, self._templates, self._uids)
+        self._moves = cgroups.Moves()
         self._agents: dict[str, Agent] = {}
         self._execs: dict[tuple[str, str], Channel] = {}
         self._emulators = Emulators(settings)
@@ -109,20 +115,24 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         self._used: set[tuple[Machine, Path]] = set()
         self._warming: dict[tuple[Machine, Path], asyncio.Task[None]] = {}
 
+    def expect(self) -> None:
+        """See the contract: QEMU will enter the container's cgroup, and no warm VM is made meanwhile."""
+        self._moves.expect()
+        self._pool.touch()
+
     # -- what is here --------------------------------------------------------------------------
 
     async def probe(self) -> Probe:
         """Whether machines of this host's own architecture work."""
         return await self._emulators.probe(architecture.NATIVE)
 
-    async def _machine(self, bundle: Bundle) -> Machine:
-        """The machine that a container needs. Raises Unsupported (no QEMU, too large), InvalidArgument."""
-        host, model = bundle.host_config, architecture.find(bundle.architecture)
+    async def _machine(self, host: HostConfig, nic_count: int, image: str) -> Machine:
+        """The machine that a container of an image for the architecture `image` needs. Raises Unsupported."""
+        model = architecture.find(image)
         qemu, version, chosen = await self._emulators.need(model)
         memory = vm_limits.machine_memory(host, self.settings.vm_memory, model.memory)
         cpus = vm_limits.processors(host) or self.settings.vm_cpus
         model.check(memory, cpus)
-        nic_count = len(bundle.networking.interfaces)
         return Machine(
             qemu=qemu,
             version=version,
@@ -173,16 +183,56 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         if not isinstance(bundle.root, DiskRoot):
             raise Unsupported("a VM needs its root as disks: use the snapshotter erofs")
         await blocking(shares.check, bundle.mounts)
-        wanted = await self._machine(bundle)
+        wanted = await self._machine(bundle.host_config, len(bundle.networking.interfaces), bundle.architecture)
         specification = process.specification(
             bundle.process, init=bool(bundle.host_config.init), oom_score=bundle.host_config.oom_score_adj
         )
         await self._sweep()
-        template = await self._choose(wanted, bundle.root, bundle.process)
+        fresh = disks.take_fresh(bundle.root.upper)
+        member = self._pool.take(wanted, bundle.root.base, bundle.image) if fresh else None
+        if member is not None and await self._adopt(bundle, member):
+            mounted = member.kind.base is not None
+            await self._begin(bundle, member.agent, specification, wanted.memory, mounted=mounted)
+            return
+        template = await self._choose(wanted, bundle.root, bundle.process, fresh=fresh)
         await self._claim(bundle)
         try:
             await self._launch(bundle, wanted, ram=template.ram, state=template.state)
-            await self._become(bundle, specification, wanted.memory, mounted=bool(template.image))
+            agent = await Agent.connect(bundle.directory / "agent.sock")
+        except BaseException as error:
+            await self._undo(bundle, error)
+            raise
+        await self._begin(bundle, agent, specification, wanted.memory, mounted=bool(template.image))
+
+    async def _adopt(self, bundle: Bundle, member: Member) -> bool:
+        """Make a VM that waits this container's; False when it cannot be had and nothing has happened."""
+        root, wanted = bundle.root, member.kind.machine
+        assert isinstance(root, DiskRoot)
+        taken = False
+        try:
+            await self._claim(bundle)
+            self._uids.pass_on(member.uid, bundle.id)
+            plan = self._plan(bundle, member.uid, wanted)
+            taps = [link.device for link in bundle.networking.interfaces]
+            self._pool.hand_over(member, plan, bundle.directory, base=root.base, upper=root.upper, taps=taps)
+            await self._watch(bundle, plan)
+            # From here on the container's disk is the one that the member runs with.
+            self._pool.hand_disk(member, root.upper)
+            taken = True
+        except (GuestError, OSError) as error:
+            log.warning("a warm VM cannot be used, another one is restored: %s", error)
+        finally:
+            if not taken:
+                # The uid is given back by the pool, once nothing runs under it.
+                (bundle.directory / "vm.json").unlink(missing_ok=True)
+                await self.delete(bundle.id)
+            self._pool.discard(member, taken=taken)
+        return taken
+
+    async def _begin(self, bundle: Bundle, agent: Agent, specification: bytes, memory: int, *, mounted: bool) -> None:
+        """Make the VM this container; nothing is left of it on an error."""
+        try:
+            await self._become(bundle, agent, specification, memory, mounted=mounted)
         except BaseException as error:
             await self._undo(bundle, error)
             raise
@@ -208,19 +258,23 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
             raise GuestError(f"the virtual machine ended before its process: {why}") from error
 
     async def _sweep(self) -> None:
-        """Once in a daemon's life: remove what a killed one has left of templates."""
+        """Once in a daemon's life: remove what a killed one has left of templates and of the pool."""
         if self._swept is None:
             # A uid that was taken just before a crash belongs to no container.
             self._uids.keep(lambda owner: (self._bundles / owner).is_symlink())
-            self._swept = asyncio.create_task(self._templates.sweep())
+            self._swept = asyncio.create_task(self._sweep_all())
         await asyncio.shield(self._swept)
 
-    async def _choose(self, wanted: Machine, root: DiskRoot, first: Process) -> Template:
+    async def _sweep_all(self) -> None:
+        await blocking(self._pool.sweep)
+        await self._templates.sweep()
+
+    async def _choose(self, wanted: Machine, root: DiskRoot, first: Process, *, fresh: bool) -> Template:
         """The template with the image mounted where it exists and the writable disk is new, else the plain one.
 
         An image that is used a second time gets its own template, made meanwhile.
         """
-        if not disks.take_fresh(root.upper):
+        if not fresh:
             return await self._templates.need(wanted)
         own = await self._templates.get(wanted, root.base)
         if own is not None:
@@ -252,29 +306,12 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         root = bundle.root
         assert isinstance(root, DiskRoot)
         uid = self._uids.take(bundle.id)
-        taps = [link.device for link in bundle.networking.interfaces]
-        numbers = {name: number for number, name in enumerate(taps)}
-        vm = _Vm(
-            uid=uid,
-            machine=wanted,
-            upper=str(root.upper),
-            cgroup=bundle.cgroup_path,
-            shares=len(list(shares.binds(bundle.mounts))),
-            nics=numbers,
-        )
-        vm = _limited(vm, bundle.host_config)
-        self._keep(bundle.id, vm)
-        plan = Plan(uid)
-        if bundle.cgroup_path:
-            resources = limits.limits(bundle.host_config)
-            for path in confine(cgroups.Group(bundle.cgroup_path), wanted.memory, resources):
-                plan.cgroup(path)
+        plan = self._plan(bundle, uid, wanted)
         if not machine.maps_readonly(wanted):
             plan.preload(self.settings.guest_root / "readonly.so")
         if ram is None:
             plan.resync()
-        plan.vendor(Path("agent.sock"))
-        shares.plan(plan, bundle.mounts)
+        taps = [link.device for link in bundle.networking.interfaces]
         machine.describe(
             plan,
             wanted,
@@ -285,6 +322,31 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
             control=Path("qmp.sock"),
             state=state,
         )
+        await self._watch(bundle, plan)
+
+    def _plan(self, bundle: Bundle, uid: int, wanted: Machine) -> Plan:
+        """Begin the plan of a VM: who it is on the host and what it shares; write down what is to be known of it."""
+        assert isinstance(bundle.root, DiskRoot)
+        vm = _Vm(
+            uid=uid,
+            machine=wanted,
+            upper=str(bundle.root.upper),
+            cgroup=bundle.cgroup_path,
+            shares=len(list(shares.binds(bundle.mounts))),
+            nics={link.device: number for number, link in enumerate(bundle.networking.interfaces)},
+        )
+        self._keep(bundle.id, _limited(vm, bundle.host_config))
+        plan = Plan(uid)
+        if bundle.cgroup_path:
+            resources = limits.limits(bundle.host_config)
+            for path in confine(cgroups.Group(bundle.cgroup_path), wanted.memory, resources):
+                plan.cgroup(path)
+        plan.vendor(Path("agent.sock"))
+        shares.plan(plan, bundle.mounts)
+        return plan
+
+    async def _watch(self, bundle: Bundle, plan: Plan) -> None:
+        """Have conmon and the monitor do what the plan says. Raises GuestError with their words."""
         (bundle.directory / "plan").write_text(plan.text())
         launch = Launch(
             id=bundle.id,
@@ -300,9 +362,8 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         except Refused as error:
             raise GuestError(f"the virtual machine cannot be started: {error}") from error
 
-    async def _become(self, bundle: Bundle, specification: bytes, memory: int, *, mounted: bool) -> None:
+    async def _become(self, bundle: Bundle, agent: Agent, specification: bytes, memory: int, *, mounted: bool) -> None:
         """Make the clone this container: identity, root, network, the process that waits to be started."""
-        agent = await Agent.connect(bundle.directory / "agent.sock")
         self._agents[bundle.id] = agent
         # All at once: the guest finds the requests waiting when it wakes up.
         configured = agent.request(Ask.CONFIGURE, process.identity(bundle, memory=memory, mounted=mounted))
@@ -441,6 +502,28 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         (self._bundles / container).unlink(missing_ok=True)
 
     # -- features ------------------------------------------------------------------------------
+
+    async def prewarm(self, root: Root | None = None, first: Process | None = None, image: Named = ANY_IMAGE) -> None:
+        """See Prewarming: the plain template, with and without a network; then the image's own."""
+        await self._sweep()
+        plain = [await self._machine(HostConfig(), count, image.architecture) for count in (1, 0)]
+        for wanted in plain:
+            await self._templates.need(wanted)
+        if isinstance(root, DiskRoot) and first is not None:
+            await self._templates.need(plain[0], root.base, _program(first))
+            self._pool.expect(plain[0], root.base, image.name)
+
+    def pool(self) -> PoolState:
+        """See Pooling."""
+        return self._pool.state()
+
+    def resize_pool(self, limit: int) -> None:
+        """See Pooling."""
+        self._pool.resize(limit)
+
+    async def close(self) -> None:
+        """End what waits for containers; those that run go on."""
+        await self._pool.close()
 
     async def pause(self, container: str) -> None:
         """See Pausing."""

@@ -17,7 +17,7 @@ def test_hints_close_together_count_once(tmp_path: Path, monkeypatch: pytest.Mon
     runtime = Crun(Settings(data_root=tmp_path, run_root=tmp_path))
     for _ in range(5):
         runtime.expect()
-    runtime._moves.shutdown()
+    runtime._moves.close()
     assert calls == [1]
 
 

@@ -49,6 +49,7 @@ ROWS: tuple[tuple[str, Callable[[Features], bool]], ...] = (
     ("`--init`", _with(Feature.INIT)),
     ("snapshots with memory", _with(Feature.SNAPSHOT)),
     ("clones of a running container", _with(Feature.CLONE)),
+    ("templates made beforehand (`system prewarm`), VMs that wait for a start (`system pool`)", _with(Feature.POOL)),
 )
 """What users ask for, and whether a runtime with these features does it."""
 

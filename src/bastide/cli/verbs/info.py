@@ -76,6 +76,8 @@ def _runtimes(facts: Object) -> list[str]:
     if facts.get("Runtimes"):
         lines.append(f" Runtimes: {' '.join(sorted(facts['Runtimes']))}")
         lines.append(f" Default Runtime: {facts.get('DefaultRuntime', '')}")
+        pools = [(each.get("status") or {}).get("bastide.pool") for each in facts["Runtimes"].values()]
+        lines += [f" Warm VMs: {text.one_line(str(pool))}" for pool in pools if pool]
     if facts.get("InitBinary"):
         lines.append(f" Init Binary: {facts['InitBinary']}")
     for name, key in (("containerd", "ContainerdCommit"), ("runc", "RuncCommit"), ("init", "InitCommit")):
