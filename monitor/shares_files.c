@@ -282,8 +282,8 @@ int do_write(struct request *request)
 	return error;
 }
 
-/* One entry of getdents64(2) as 9P tells it; false when there is no room for it. */
-static bool give_entry(struct request *request, int directory, const struct dirent64 *entry, dev_t device)
+/* One entry of getdents(2) as 9P tells it; false when there is no room for it. */
+static bool give_entry(struct request *request, int directory, const struct dirent *entry, dev_t device)
 {
 	struct stat info = {.st_ino = entry->d_ino, .st_dev = device, .st_mode = (mode_t)entry->d_type << 12};
 	size_t length = strlen(entry->d_name);
@@ -308,7 +308,7 @@ static int list(struct request *request, struct fid *fid, uint64_t offset, uint3
 	if (fid->position != (int64_t)offset && lseek(fid->io, (off_t)offset, SEEK_SET) < 0)
 		return errno;
 	size_t size = count < XATTR_SIZE ? count : XATTR_SIZE, start = request->length, at = 0;
-	ssize_t filled = getdents64(fid->io, (struct dirent64 *)request->scratch, size);
+	ssize_t filled = getdents(fid->io, (struct dirent *)request->scratch, size);
 	if (filled < 0)
 		return errno;
 	size_t whole = request->room;
@@ -316,7 +316,7 @@ static int list(struct request *request, struct fid *fid, uint64_t offset, uint3
 		request->room = start + 4 + count;
 	give_u32(request, 0);
 	while (at < (size_t)filled) {
-		const struct dirent64 *entry = (const struct dirent64 *)(request->scratch + at);
+		const struct dirent *entry = (const struct dirent *)(request->scratch + at);
 		if (!give_entry(request, fid->io, entry, info.st_dev)) {
 			fid->position = -1;
 			break;
