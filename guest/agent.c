@@ -4,6 +4,7 @@
 #define _GNU_SOURCE
 #include "agent.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -315,24 +316,28 @@ static void on_child(struct source *source, uint32_t events)
 	process_reap();
 }
 
-/* The device of the port with this name, as the driver lists it. */
+/* The device of the port with this name, as the driver lists it: `vportBpN`, B being the bus's place among devices. */
 static int open_port(const char *name)
 {
-	char path[64], found[64];
-	for (int number = 0; number < 16; number++) {
-		snprintf(path, sizeof path, "/sys/class/virtio-ports/vport0p%d/name", number);
+	char path[320], found[64];
+	struct dirent *entry;
+	int fd = -1;
+	DIR *ports = opendir("/sys/class/virtio-ports");
+	while (ports && fd < 0 && (entry = readdir(ports))) {
+		snprintf(path, sizeof path, "/sys/class/virtio-ports/%s/name", entry->d_name);
 		FILE *file = fopen(path, "re");
 		if (!file)
 			continue;
 		bool same = fgets(found, sizeof found, file) && !strncmp(found, name, strlen(name)) &&
 			    found[strlen(name)] == '\n';
 		fclose(file);
-		if (same) {
-			snprintf(path, sizeof path, "/dev/vport0p%d", number);
-			return open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
-		}
+		snprintf(path, sizeof path, "/dev/%s", entry->d_name);
+		if (same)
+			fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
 	}
-	return -1;
+	if (ports)
+		closedir(ports);
+	return fd;
 }
 
 static int await_port(const char *name)

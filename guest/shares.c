@@ -19,11 +19,13 @@
 #define PIPE_SIZE (256 * 1024)
 #define BUFFER 65536
 
-/* linux/mount.h, which excludes sys/mount.h */
+/* linux/mount.h, which excludes sys/mount.h; glibc has them there too */
+#ifndef MOUNT_ATTR_RDONLY
 #define OPEN_TREE_CLONE 1
 #define MOVE_MOUNT_F_EMPTY_PATH 4
 #define MOVE_MOUNT_T_EMPTY_PATH 0x40
 #define MOUNT_ATTR_RDONLY 1
+#endif
 #define RECURSIVE 0x8000
 struct attributes {
 	uint64_t set, clear, propagation, userns;

@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tests import foreign
+
 ROOT = Path(__file__).parents[1]
 CLI = [sys.executable, "-I", "-S", str(ROOT / "src" / "bastide" / "cli" / "__main__.py")]
 APPLETS = (
@@ -27,15 +29,18 @@ APPLETS = (
 ).split()
 
 
-def busybox_archive(target: Path, name: str = "busybox:latest", config: dict[str, Any] | None = None) -> Path:
-    """A docker-archive of one layer with a static busybox; gives its path."""
+def busybox_archive(
+    target: Path, name: str = "busybox:latest", config: dict[str, Any] | None = None, architecture: str = "amd64"
+) -> Path:
+    """A docker-archive of one layer with a static busybox for an architecture; gives its path."""
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w") as tar:
         for folder in ("bin", "etc", "tmp", "proc", "sys", "dev", "root", "var", "var/www", "home"):
             info = tarfile.TarInfo(folder)
             info.type, info.mode = tarfile.DIRTYPE, 0o1777 if folder == "tmp" else 0o755
             tar.addfile(info)
-        busybox = Path("/bin/busybox").read_bytes()
+        program = foreign.busybox(architecture) if architecture in foreign.MACHINES else Path("/bin/busybox")
+        busybox = program.read_bytes()
         info = tarfile.TarInfo("bin/busybox")
         info.size, info.mode = len(busybox), 0o755
         tar.addfile(info, io.BytesIO(busybox))
@@ -54,7 +59,8 @@ def busybox_archive(target: Path, name: str = "busybox:latest", config: dict[str
     raw = layer.getvalue()
     diff_id = "sha256:" + hashlib.sha256(raw).hexdigest()
     document = {
-        "architecture": "amd64",
+        "architecture": architecture,
+        **({"variant": "v7"} if architecture == "arm" else {}),
         "os": "linux",
         "created": "2026-01-01T00:00:00Z",
         "config": {"Cmd": ["sh"], "Env": ["PATH=/bin", "FROM_IMAGE=yes"], "WorkingDir": "/"} | (config or {}),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import socket
 import subprocess
 import tempfile
 import time
+import urllib.request
 from pathlib import Path
 
 
@@ -57,6 +60,48 @@ class Registry:
             check=True,
         )
         return reference
+
+    def index(self, name: str, references: list[str]) -> str:
+        """Push an index of images that are here already, one for each platform; gives the reference to pull."""
+        entries = []
+        for reference in references:
+            manifest = self._request(reference, accept="application/vnd.docker.distribution.manifest.v2+json")
+            configuration = json.loads(manifest)["config"]["digest"]
+            document = json.loads(self._request(reference, kind="blobs", what=configuration))
+            platform = {key: document[key] for key in ("architecture", "os", "variant") if key in document}
+            entries.append(
+                {
+                    "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
+                    "digest": "sha256:" + hashlib.sha256(manifest).hexdigest(),
+                    "size": len(manifest),
+                    "platform": platform,
+                }
+            )
+        kind = "application/vnd.docker.distribution.manifest.list.v2+json"
+        body = json.dumps({"schemaVersion": 2, "mediaType": kind, "manifests": entries}).encode()
+        self._request(f"{self.host}/{name}", data=body, kind_of_data=kind)
+        return f"{self.host}/{name}"
+
+    def _request(
+        self,
+        reference: str,
+        *,
+        kind: str = "manifests",
+        what: str = "",
+        accept: str = "*/*",
+        data: bytes | None = None,
+        kind_of_data: str = "",
+    ) -> bytes:
+        name, _, tag = reference.removeprefix(f"{self.host}/").partition(":")
+        request = urllib.request.Request(
+            f"http://{self.host}/v2/{name}/{kind}/{what or tag}",
+            data=data,
+            headers={"Accept": accept, **({"Content-Type": kind_of_data} if data else {})},
+            method="PUT" if data else "GET",
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            found: bytes = answer.read()
+            return found
 
     def close(self) -> None:
         """End it and remove its folder."""

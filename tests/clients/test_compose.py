@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tests.clients.conftest import Docker, Result
 from tests.clients.newer import unpack
+from tests.living import busybox_archive
 
 PROJECT = """
 name: proj
@@ -190,3 +191,14 @@ configs:
     compose("down", "-t", "0")
     compose("up", "-d")
     assert compose("exec", "-T", "walled", "ls", "/data").out == "x\n"
+
+
+@pytest.mark.beyond
+def test_a_service_for_another_architecture(compose: Compose, docker: Docker, tmp_path: Path) -> None:
+    docker("load", "--input", str(busybox_archive(tmp_path / "image.tar", "foreign:latest", architecture="arm64")))
+    service = {"image": "foreign", "platform": "linux/arm64", "isolation": "vm", "command": "uname -m"}
+    (tmp_path / "compose.yaml").write_text(json.dumps({"name": "proj", "services": {"one": service}}))
+    assert "aarch64" in compose("up", "--no-color").out
+    flags = ("--platform", "linux/arm64", "--isolation", "vm")
+    assert docker.ok("run", "--rm", *flags, "foreign", "uname", "-m") == "aarch64"
+    docker("rmi", "-f", "foreign")

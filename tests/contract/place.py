@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
-from tests.contract.busybox import DIFF_ID, fill
+from tests.contract.busybox import diff_id, fill
 
 from bastide import runtime as runtimes
 from bastide import storage
@@ -23,8 +23,8 @@ CAPABILITIES = ("CAP_CHOWN", "CAP_KILL", "CAP_SETUID", "CAP_SETGID", "CAP_NET_BI
 class Place:
     """A runtime, its snapshotter, and the containers that a test makes with them."""
 
-    def __init__(self, name: str, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, name: str, settings: Settings, architecture: str = "") -> None:
+        self.settings, self.architecture, self.diff_id = settings, architecture, diff_id(architecture)
         self.runtime: Runtime = runtimes.load(name)(settings)
         self.overlay = storage.load("overlay")(settings)
         wanted = self.runtime.snapshotter
@@ -34,9 +34,9 @@ class Place:
     async def open(self) -> None:
         probe = await self.runtime.probe()
         assert probe.usable, probe.reason
-        async with self.overlay.layer(DIFF_ID) as folder:
+        async with self.overlay.layer(self.diff_id) as folder:
             if folder is not None:
-                fill(folder)
+                fill(folder, self.architecture)
 
     async def close(self) -> None:
         for container in self._made:
@@ -49,13 +49,14 @@ class Place:
         self._made.append(container)
         of_process = {key: changes.pop(key) for key in list(changes) if key in Process.__struct_fields__}
         process = Process(**{"args": args, "env": ("PATH=/bin",), "capabilities": CAPABILITIES, **of_process})
-        root = await self.snapshotter.prepare(container, [DIFF_ID])
+        root = await self.snapshotter.prepare(container, [self.diff_id])
         made = Bundle(
             id=container,
             name="test",
             directory=self.settings.run_root / "containers" / container,
             root=root,
             process=process,
+            architecture=self.architecture,
             hostname="testhost",
             host_config=host or HostConfig(),
             log_path=self.settings.data_root / f"{container}.log",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 import msgspec
 
+from bastide.engine import architectures
 from bastide.engine import bundle as bundles
 from bastide.engine import host_config as host_configs
 from bastide.engine.backends import Backends
@@ -20,17 +20,13 @@ from bastide.engine.mounts import Resolver
 from bastide.engine.networks import Networks
 from bastide.engine.populate import Populator
 from bastide.engine.volumes import Volumes
+from bastide.images.manifest import parse_platform, rank
 from bastide.model.config import Settings
 from bastide.model.container import Config, Container, HostConfig
 from bastide.model.errors import InvalidArgument, NotFound, Unsupported
 from bastide.model.image import Image
 from bastide.model.network import EndpointSettings
 from bastide.runtime import Feature, Runtime
-
-_RUNS_ON = {"amd64": {"amd64", "386"}, "arm64": {"arm64", "arm"}}
-"""Architectures (Go's names) that a host of the key's runs without emulation."""
-_INTERPRETERS = {"amd64": "qemu-x86_64", "386": "qemu-i386", "arm64": "qemu-aarch64", "riscv64": "qemu-riscv64"}
-"""Names of qemu-user's handlers in binfmt_misc where they are not `qemu-ARCHITECTURE`."""
 
 
 def check_features(host: HostConfig, config: Config, runtime: Runtime, mounts: bool) -> None:
@@ -90,22 +86,28 @@ class Creator:
         if not config.image:
             raise InvalidArgument("config cannot be empty in order to create a container: an image is needed")
         image = self._images.get(config.image)
-        if platform and not _same_platform(platform, str(image.platform)):
+        if platform and rank(parse_platform(platform, self._images.host), image.platform) < 0:
             raise NotFound(
                 f"image with reference {config.image} was found but its platform ({image.platform}) does not "
                 f"match the specified platform ({platform})"
             )
-        self._check_architecture(image)
         merged = merge(config, image.config)
         self._check_process(merged, host)
         runtime = await self._backends.choose(host.isolation, host.runtime)
+        await architectures.check(image, self._images.host, runtime, self._backends)
         runtime.expect()
         self._ledger.reserve(chosen)
         try:
             async with self._images.using(image):
-                return await self._make(chosen, merged, host, image, endpoints, runtime)
+                container, warnings = await self._make(chosen, merged, host, image, endpoints, runtime)
         finally:
             self._ledger.release(chosen)
+        if not platform and not architectures.is_native(image.platform, self._images.host):
+            warnings.append(
+                f"The requested image's platform ({image.platform}) does not match the detected host platform "
+                f"({self._images.host}) and no specific platform was requested"
+            )
+        return container, warnings
 
     async def create_step(self, image: Image, config: Config, host_config: HostConfig) -> Container:
         """A container for one step of a build, of layers that the caller holds and that are no image yet.
@@ -115,6 +117,7 @@ class Creator:
         host = host_configs.checked(host_config)
         self._check_process(config, host)
         runtime = await self._backends.choose(host.isolation, host.runtime)
+        await architectures.check(image, self._images.host, runtime, self._backends)
         name = new_name(self._ledger.names())
         self._ledger.reserve(name)
         try:
@@ -122,17 +125,6 @@ class Creator:
         finally:
             self._ledger.release(name)
         return container
-
-    def _check_architecture(self, image: Image) -> None:
-        """Whether this host can run the image's programs. Raises Unsupported."""
-        host, given = self._images.host.architecture, image.platform.architecture
-        interpreter = _INTERPRETERS.get(given, f"qemu-{given}")
-        if given in _RUNS_ON.get(host, {host}) or Path("/proc/sys/fs/binfmt_misc", interpreter).exists():
-            return
-        raise Unsupported(
-            f"image {image.id[7:19]} is for {image.platform} and this host is {self._images.host}: pull it with "
-            f"--platform {self._images.host}, or set up {interpreter} (packages qemu-user-static and binfmt-support)"
-        )
 
     def _check_process(self, config: Config, host: HostConfig) -> None:
         """What can be judged of the process before it runs. Raises InvalidArgument."""
@@ -181,6 +173,8 @@ class Creator:
                 runtime=runtime.name,
                 snapshotter=runtime.snapshotter,
                 platform=image.platform.os,
+                architecture=image.platform.architecture,
+                variant=image.platform.variant,
                 path=command,
                 args=arguments,
                 mounts=points,
@@ -213,11 +207,3 @@ def _root_size(host: HostConfig) -> int:
     if size and (not number.isdigit() or unit not in units):
         raise InvalidArgument(f"invalid size: {size!r}")
     return int(number) * units[unit] if size else 0
-
-
-def _same_platform(asked: str, given: str) -> bool:
-    """Whether `os/arch[/variant]`, or only `arch`, names the image's platform."""
-    names = {"x86_64": "amd64", "aarch64": "arm64"}
-    parts = [names.get(part, part) for part in asked.split("/")]
-    own = given.split("/")
-    return parts == own[: len(parts)] or (len(parts) == 1 and parts[0] in own)

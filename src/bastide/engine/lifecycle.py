@@ -134,6 +134,7 @@ class Lifecycle:
             namespaces=self._shared_namespaces(container),
             stdin_once=container.config.stdin_once,
             image=container.config.image,
+            architecture=container.architecture,
         )
 
     def _shared_namespaces(self, container: Container) -> dict[str, str]:

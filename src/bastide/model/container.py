@@ -307,7 +307,8 @@ class Container(Wire, frozen=True, kw_only=True):
     """A container as the engine keeps it: the one record of it in the state store.
 
     `id` 64 hex digits; `name` without the leading slash; `image_id` `sha256:…`, the config's digest;
-    `layers` the image's diff ids, lowest first; `path` and `args` what the process is.
+    `layers` the image's diff ids, lowest first; `platform`, `architecture` and `variant` are what the image's
+    programs are for (operating system and Go's names); `path` and `args` what the process is.
     """
 
     id: str
@@ -322,6 +323,8 @@ class Container(Wire, frozen=True, kw_only=True):
     runtime: str
     snapshotter: str
     platform: str
+    architecture: str = ""
+    variant: str = ""
     path: str
     args: list[str]
     state: State = State()

@@ -215,6 +215,14 @@ class Reopening(Protocol):
 
 
 @runtime_checkable
+class Emulating(Protocol):
+    """Feature.OTHER_ARCHITECTURES: programs for processors that the host's is none of."""
+
+    async def emulate(self, wanted: str) -> None:
+        """Whether an image for the architecture `wanted` (Go's name) runs here. Raises Unsupported: what is missing."""
+
+
+@runtime_checkable
 class Updating(Protocol):
     """Feature.UPDATE."""
 

@@ -20,7 +20,7 @@ from typing import ClassVar
 
 import msgspec
 
-from bastide.host import cgroups, mounts
+from bastide.host import binfmt, cgroups, mounts
 from bastide.host.namespaces import forget_hidden, hide_hybrid, hybrid_is_refused, same_place
 from bastide.host.paths import root_of, write_whole
 from bastide.host.processes import Handle, Spawner
@@ -58,6 +58,7 @@ FEATURES = frozenset(
         Feature.DEVICES,
         Feature.SYSCTLS,
         Feature.INIT,
+        Feature.OTHER_ARCHITECTURES,
     }
 )
 
@@ -454,6 +455,10 @@ class OCI(Runtime):
         return Path(self._config(container).root.path)
 
     # -- features ------------------------------------------------------------------------------
+
+    async def emulate(self, wanted: str) -> None:
+        """See Emulating: the kernel hands such programs to qemu-user."""
+        await blocking(binfmt.need, wanted)
 
     async def pause(self, container: str) -> None:
         """See Pausing."""

@@ -94,6 +94,7 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
             Feature.CLONE,
             Feature.PREWARM,
             Feature.POOL,
+            Feature.OTHER_ARCHITECTURES,
         }
     )
 
@@ -125,6 +126,10 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
     async def probe(self) -> Probe:
         """Whether machines of this host's own architecture work."""
         return await self._emulators.probe(architecture.NATIVE)
+
+    async def emulate(self, wanted: str) -> None:
+        """See Emulating."""
+        await self._emulators.need(architecture.find(wanted))
 
     async def _machine(self, host: HostConfig, nic_count: int, image: str) -> Machine:
         """The machine that a container of an image for the architecture `image` needs. Raises Unsupported."""

@@ -235,6 +235,7 @@ def summary(container: Container, image: str) -> dict[str, Any]:
         "Labels": container.config.labels or {},
         "State": container.state.status,
         "Status": status_text(container),
+        "Platform": "/".join(filter(None, (container.platform, container.architecture, container.variant))),
         "HostConfig": host,
         "NetworkSettings": {"Networks": endpoints(container)},
         "Mounts": [mount_point(point) for point in container.mounts],

@@ -72,6 +72,7 @@ SHAPES: dict[str, dict[str, str]] = {
         "Command": "string",
         "Created": "integer",
         "Ports": "[Port]",
+        "Platform": "string",
         "SizeRw?": "integer",
         "SizeRootFs?": "integer",
         "Labels": "{string}",

@@ -47,6 +47,7 @@ ROWS: tuple[tuple[str, Callable[[Features], bool]], ...] = (
     ("`--device`, `--device-cgroup-rule`", _with(Feature.DEVICES)),
     ("`--sysctl`", _with(Feature.SYSCTLS)),
     ("`--init`", _with(Feature.INIT)),
+    ("`--platform` of another architecture ([how](architectures.md))", _with(Feature.OTHER_ARCHITECTURES)),
     ("snapshots with memory", _with(Feature.SNAPSHOT)),
     ("clones of a running container", _with(Feature.CLONE)),
     ("templates made beforehand (`system prewarm`), VMs that wait for a start (`system pool`)", _with(Feature.POOL)),

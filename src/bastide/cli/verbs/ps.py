@@ -72,7 +72,7 @@ def fields(item: Object, *, whole: bool) -> dict[str, Callable[..., Any]]:
         "LocalVolumes": lambda: str(sum(m.get("Driver") == "local" for m in item.get("Mounts") or [])),
         "Mounts": lambda: _mounts(item, whole=whole),
         "Networks": lambda: ",".join(sorted((item.get("NetworkSettings") or {}).get("Networks") or {})),
-        "Platform": lambda: None,
+        "Platform": lambda: item.get("Platform") or "",
         "Size": lambda: _size(item),
     }
 
