@@ -10,7 +10,7 @@ from pathlib import Path
 from bench import image, namespaces, packages, report
 from bench.cases import CASES
 from bench.measure import BenchError, Results, measure
-from bench.stage import Stage
+from bench.stage import PEERS, Stage
 
 
 def parse() -> argparse.Namespace:
@@ -18,7 +18,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="few samples and a small crowd: minutes, not a verdict")
     parser.add_argument("--case", action="append", choices=[case.name for case in CASES], help="only this; repeatable")
     parser.add_argument("--json", type=Path, help="write every sample to this file too")
-    parser.add_argument("--peer", action="append", choices=("docker", "podman", "crun"), help="only this; repeatable")
+    parser.add_argument("--peer", action="append", choices=PEERS, help="only this; repeatable")
     return parser.parse_args()
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
+from bench import image_cases
 from bench.contenders import Contender
 from bench.image import NAME
-from bench.measure import Case, milliseconds
+from bench.measure import Case, Goal, milliseconds
 from bench.memory import pss
 from bench.stage import Stage
 
@@ -119,18 +119,8 @@ CASES = (
         ("bastide vm",),
         lambda contender, stage: _memory_per_container(stage.vm_crowd, contender),
     ),
+    *image_cases.CASES,
 )
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What a contender must reach in a case, and what it aims at: a ratio to docker, or the case's unit."""
-
-    case: str
-    contender: str
-    against: str
-    must: float
-    aim: float
 
 
 GOALS = (
@@ -140,4 +130,5 @@ GOALS = (
     Goal("pull", "bastide", "docker", 0.8, 0.4),
     Goal("idle", "bastide", "", 80, 50),
     Goal("memory", "bastide", "", 3, 1.5),
+    *image_cases.GOALS,
 )

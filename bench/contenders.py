@@ -71,6 +71,31 @@ class Contender:
     def remove_image(self, image: str) -> None:
         self.do("rmi", "-f", image)
 
+    def build(self, context: Path, tag: str, *, cached: bool) -> list[str]:
+        return self.command("build", "-q", f"--tag={tag}", *([] if cached else ["--no-cache"]), str(context))
+
+    def bring(self, archive: Path, tag: str) -> None:
+        """Make an image of a root file system."""
+        self.do("import", str(archive), tag)
+
+    def push(self, tag: str) -> list[str]:
+        return self.command("push", "-q", tag)
+
+    def save(self, image: str, target: Path) -> list[str]:
+        return self.command("save", f"--output={target}", image)
+
+    def load(self, archive: Path) -> list[str]:
+        return self.command("load", "-q", f"--input={archive}")
+
+    def change(self, image: str, script: str) -> str:
+        """A container that runs and in which the script has run."""
+        container = self.start_sleeper(image)
+        self.do("exec", container, "sh", "-c", script)
+        return container
+
+    def commit(self, container: str, tag: str) -> list[str]:
+        return self.command("commit", container, tag)
+
 
 class Daemon:
     """A process of a contender that serves until it is told to end."""
@@ -129,6 +154,22 @@ class Docker(Contender):
         return ["/usr/bin/docker", *words]
 
 
+class BuildKit(Contender):
+    """The same dockerd asked to build by its BuildKit, which its client does when it is told to."""
+
+    name = "docker buildkit"
+
+    def __init__(self, engine: Docker) -> None:
+        super().__init__(engine.folder)
+        self.engine = engine
+
+    def start(self) -> None:
+        self.environment = self.engine.environment | {"DOCKER_BUILDKIT": "1"}
+
+    def command(self, *words: str) -> list[str]:
+        return self.engine.command(*words)
+
+
 class Podman(Contender):
     """Debian's podman: no daemon; crun and netavark as Debian sets them up."""
 
@@ -158,9 +199,47 @@ class Podman(Contender):
     def pull(self, image: str) -> list[str]:
         return self.command("pull", "-q", "--tls-verify=false", image)
 
+    def push(self, tag: str) -> list[str]:
+        return self.command("push", "-q", "--tls-verify=false", tag)
+
     def remove(self, *containers: str) -> None:
         if containers:
             self.do("rm", "-f", "-t", "0", *containers)
+
+
+class Buildah(Podman):
+    """Debian's buildah, with a store of its own; what it has no verb for is done by podman on that store."""
+
+    name = "buildah"
+
+    def command(self, *words: str) -> list[str]:
+        return ["buildah", *words]
+
+    def build(self, context: Path, tag: str, *, cached: bool) -> list[str]:
+        # Without layers it would have no cache.
+        *words, folder = super().build(context, tag, cached=cached)
+        return [*words, "--layers", folder]
+
+    def bring(self, archive: Path, tag: str) -> None:
+        run(["podman", "import", "-q", str(archive), tag], self.environment)
+
+    def save(self, image: str, target: Path) -> list[str]:
+        return self.command("push", "-q", image, f"docker-archive:{target}")
+
+    def load(self, archive: Path) -> list[str]:
+        return self.command("pull", "-q", f"docker-archive:{archive}")
+
+    def change(self, image: str, script: str) -> str:
+        container = self.do("from", image)
+        self.do("run", container, "--", "sh", "-c", script)
+        return container
+
+    def commit(self, container: str, tag: str) -> list[str]:
+        return self.command("commit", "-q", container, tag)
+
+    def remove(self, *containers: str) -> None:
+        if containers:
+            self.do("rm", *containers)
 
 
 class Crun(Contender):

@@ -42,7 +42,7 @@ class Image:
 
 def make() -> Image:
     """The image, made by mmdebstrap the first time and then taken from the cache."""
-    layout = CACHE / "layout"
+    layout = CACHE / "layout-with-history"
     if not (layout / "index.json").exists():
         sys.stderr.write("bench image: mmdebstrap, once …\n")
         CACHE.mkdir(parents=True, exist_ok=True)
@@ -85,6 +85,8 @@ def _write_layout(layout: Path, layers: Sequence[Path]) -> None:
         "os": "linux",
         "config": {"Cmd": ["/bin/bash"], "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]},
         "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        # podman builds on no image without it.
+        "history": [{"created_by": f"layer {layer.name}"} for layer in layers],
     }
     manifest = {
         "schemaVersion": 2,

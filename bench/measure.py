@@ -60,6 +60,17 @@ class Case:
     tidy: Callable[[Contender, Stage], None] = lambda _contender, _stage: None
 
 
+@dataclass(frozen=True)
+class Goal:
+    """What a contender must reach in a case, and what it aims at: a ratio to docker, or the case's unit."""
+
+    case: str
+    contender: str
+    against: str
+    must: float
+    aim: float
+
+
 Results = dict[str, tuple[Case, dict[str, Samples]]]
 
 

@@ -9,8 +9,8 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from bench.cases import GOALS, Goal
-from bench.measure import Results, Samples
+from bench.cases import GOALS
+from bench.measure import Goal, Results, Samples
 
 REFERENCE = "docker"
 WIDTH = 150

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -9,9 +10,11 @@ from pathlib import Path
 from types import TracebackType
 
 from bench import image
-from bench.contenders import Bastide, BastideVm, Contender, Crun, Docker, Podman
+from bench.contenders import Bastide, BastideVm, Buildah, BuildKit, Contender, Crun, Docker, Podman
 from bench.measure import BenchError, run
 from bench.packages import GUEST
+
+PEERS = (Docker.name, Podman.name, Buildah.name, Crun.name)
 
 
 class Stage:
@@ -43,9 +46,15 @@ class Stage:
 
     def _candidates(self) -> list[Contender]:
         bastide = Bastide(self.work / "bastide", GUEST)
-        peers: list[Contender] = [Docker(self.work / "docker"), Podman(self.work / "podman"), Crun(self.work / "crun")]
-        chosen = [peer for peer in peers if self._peers is None or peer.name in self._peers]
-        return [*chosen, bastide, BastideVm(bastide)]
+        docker = Docker(self.work / "docker")
+        peers = {
+            Docker.name: [docker, BuildKit(docker)],
+            Podman.name: [Podman(self.work / "podman")],
+            Buildah.name: [Buildah(self.work / "buildah")],
+            Crun.name: [Crun(self.work / "crun")],
+        }
+        chosen = [peers[name] for name in PEERS if self._peers is None or name in self._peers]
+        return [*itertools.chain(*chosen), bastide, BastideVm(bastide)]
 
     def _start(self, contender: Contender) -> None:
         """Start it and give it the image; one that cannot is left out, and that is said."""
@@ -54,7 +63,7 @@ class Stage:
             self._ends.callback(contender.stop)
             if isinstance(contender, Crun):
                 contender.unpack(self.image.layers)
-            elif not isinstance(contender, BastideVm):
+            elif not isinstance(contender, BastideVm | BuildKit):
                 run(contender.pull(image.NAME), contender.environment)
         except BenchError as error:
             sys.stderr.write(f"{contender.name} takes no part: {error}\n")

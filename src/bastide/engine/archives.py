@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from bastide.engine.clock import now
-from bastide.engine.layers import Lease, gather, local_source
+from bastide.engine.layers import PARALLEL, Lease, gather, local_source
 from bastide.host.syscalls import blocking
 from bastide.images import aci, layout
 from bastide.images.compression import Gzip, decompress
@@ -163,24 +163,33 @@ async def _take_layers(
     progress: Progress,
 ) -> list[Descriptor]:
     """Every layer of an archive's image taken in; the digests that it did not name are in the result."""
-    done = []
-    for member, descriptor, diff_id in zip(found.layers, found.descriptors, diff_ids, strict=True):
+
+    async def take(member: str, descriptor: Descriptor, diff_id: str) -> Descriptor:
         if not descriptor.digest:
-            digest = await in_thread("hash", _digest_of, archive.chunks(member))
+            async with hashing:
+                digest = await in_thread("hash", _digest_of, archive.chunks(member))
             descriptor = msgspec.structs.replace(descriptor, digest=digest)
-        if descriptor.size != archive.size(member) and _blob_is_member(descriptor, member):
+        total = archive.size(member)
+        if descriptor.size != total and _blob_is_member(descriptor, member):
             raise InvalidArgument(f"layer {descriptor.digest} in the archive does not have its size")
         await lease.add(descriptor.digest, diff_id)
-        total = archive.size(member)
 
-        def begun(known: bool, total: int = total, diff_id: str = diff_id) -> None:
+        def begun(known: bool) -> None:
             if not known:
                 detail = {"current": total, "total": total}
                 progress({"status": "Loading layer", "progressDetail": detail, "id": diff_id[7:19]})
 
         await images.layers.ensure(descriptor, diff_id, local_source(partial(archive.chunks, member)), begun)
-        done.append(descriptor)
-    return done
+        return descriptor
+
+    hashing = asyncio.Semaphore(PARALLEL)
+    layers = zip(found.layers, found.descriptors, diff_ids, strict=True)
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(take(*layer)) for layer in layers]
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 def _blob_is_member(descriptor: Descriptor, member: str) -> bool:

@@ -156,7 +156,8 @@ class Layers:
             self._layers.put(diff_id, _Layer(usage.size))
 
     async def _unpack_local(self, digest: str, diff_id: str, directory: Path | None) -> Unpacked:
-        result = await in_thread("unpack", unpack, self.content.chunks(digest), None, directory)
+        chunks = self.content.chunks(digest)
+        result = await in_thread("unpack", unpack, chunks, None, directory, plain=digest == diff_id)
         check_diff_id(result, diff_id)
         return result
 
@@ -169,7 +170,8 @@ class Layers:
         ingest = self.content.ingest(descriptor.digest, descriptor.size)
         try:
             channel = Channel()
-            work = asyncio.create_task(in_thread("unpack", unpack, channel, ingest, directory))
+            plain = descriptor.digest == diff_id
+            work = asyncio.create_task(in_thread("unpack", unpack, channel, ingest, directory, plain=plain))
             await channel.fill(source(0), work)
             result = await work
             await blocking(ingest.commit)
@@ -358,7 +360,7 @@ def gather(pieces: Iterator[bytes], wanted: int = 1 << 20) -> bytes:
 
 def check_diff_id(result: Unpacked, diff_id: str) -> None:
     """Docker's answer to a layer that is not what the configuration says."""
-    if result.diff_id != diff_id:
+    if result.diff_id not in ("", diff_id):
         raise InvalidArgument(
             f"layers from manifest don't match image configuration: {diff_id} was announced, {result.diff_id} came"
         )

@@ -9,12 +9,19 @@ from pathlib import Path
 
 from bastide.engine.layers import Layers, Lease
 from bastide.host.syscalls import blocking, run
+from bastide.host.trees import spread
 from bastide.images.archive import unpack_layer
 from bastide.images.changes import LayerWriter, Packed
 from bastide.images.threads import Channel, in_thread
 
 Fill = Callable[[LayerWriter], Awaitable[None]]
 """Writes the entries of a layer."""
+
+
+def _make_place(place: Path) -> None:
+    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    spread(place.parent)
+    place.mkdir(mode=0o755)
 
 
 async def make_layer(layers: Layers, lease: Lease, home: Path, fill: Fill, compression: str = "gzip") -> Packed | None:
@@ -26,7 +33,7 @@ async def make_layer(layers: Layers, lease: Lease, home: Path, fill: Fill, compr
     place = home / os.urandom(8).hex()
     path, file = layers.content.spool()
     try:
-        await blocking(place.mkdir, mode=0o755, parents=True)
+        await blocking(_make_place, place)
         with file:
             channel = Channel()
             writer = LayerWriter(file, compression, channel.put)

@@ -35,10 +35,15 @@ class Unpacked(msgspec.Struct, frozen=True):
 class _Meter:
     """Counts what goes in, keeps it, and holds what comes out against it."""
 
-    def __init__(self, chunks: Iterable[bytes], ingest: Ingest | None) -> None:
-        self._chunks, self._ingest = chunks, ingest
+    def __init__(self, chunks: Iterable[bytes], ingest: Ingest | None, *, hashed: bool) -> None:
+        self._chunks, self._ingest, self._hashed = chunks, ingest, hashed
         self.taken = self.given = 0
-        self.hash = hashlib.sha256()
+        self._hash = hashlib.sha256()
+
+    @property
+    def diff_id(self) -> str:
+        """The digest of what came out; "" where nobody counts on it."""
+        return "sha256:" + self._hash.hexdigest() if self._hashed else ""
 
     def source(self) -> Iterator[bytes]:
         """What goes in."""
@@ -58,25 +63,28 @@ class _Meter:
         self.given += len(piece)
         if self.given > FREE_BYTES and self.given > self.taken * RATIO_LIMIT:
             raise InvalidArgument(f"layer expands to more than {RATIO_LIMIT} times its size: refused")
-        self.hash.update(piece)
+        if self._hashed:
+            self._hash.update(piece)
 
 
-def unpack(chunks: Iterable[bytes], ingest: Ingest | None, directory: Path | None) -> Unpacked:
+def unpack(chunks: Iterable[bytes], ingest: Ingest | None, directory: Path | None, *, plain: bool = False) -> Unpacked:
     """Take a layer in: into `ingest` as it comes, into `directory` unpacked; either may be None.
 
-    Neither is committed: the caller compares the diff id first. Blocks; run it in a thread.
-    Raises InvalidArgument (damaged, hostile), OSError, and whatever `chunks` raises.
+    Neither is committed: the caller compares the diff id first. With `plain` it is no more than the blob's own
+    digest, which is checked anyway: the layer is taken as it comes and no diff id is given. Blocks; run it in a
+    thread. Raises InvalidArgument (damaged, hostile), OSError, and whatever `chunks` raises.
     """
-    meter = _Meter(chunks, ingest)
+    meter = _Meter(chunks, ingest, hashed=not plain)
+    pieces = meter.source() if plain else decompress(meter.source())
     if directory is None:
-        for piece in decompress(meter.source()):
+        for piece in pieces:
             meter.give(piece)
-        return Unpacked("sha256:" + meter.hash.hexdigest(), meter.given, 0)
+        return Unpacked(meter.diff_id, meter.given, 0)
     channel = Channel()
     files = _Files(channel, directory)
     files.start()
     try:
-        for piece in decompress(meter.source()):
+        for piece in pieces:
             channel.put(piece)
             meter.give(piece)
         channel.end()
@@ -89,7 +97,7 @@ def unpack(chunks: Iterable[bytes], ingest: Ingest | None, directory: Path | Non
     files.join()
     if files.error is not None:
         raise files.error
-    return Unpacked("sha256:" + meter.hash.hexdigest(), meter.given, files.size)
+    return Unpacked(meter.diff_id, meter.given, files.size)
 
 
 class _Files(threading.Thread):

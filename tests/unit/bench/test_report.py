@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from bench.cases import CASES, GOALS, Goal
-from bench.measure import Samples
+from bench.cases import CASES, GOALS
+from bench.measure import Goal, Samples
 from bench.report import _cell, _measured, _verdict
 
 RATIO = Goal("run", "bastide", "docker", 0.4, 0.2)
