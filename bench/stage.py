@@ -47,14 +47,14 @@ class Stage:
     def _candidates(self) -> list[Contender]:
         bastide = Bastide(self.work / "bastide", GUEST)
         docker = Docker(self.work / "docker")
-        peers = {
+        peers: dict[str, list[Contender]] = {
             Docker.name: [docker, BuildKit(docker)],
             Podman.name: [Podman(self.work / "podman")],
             Buildah.name: [Buildah(self.work / "buildah")],
             Crun.name: [Crun(self.work / "crun")],
         }
         chosen = [peers[name] for name in PEERS if self._peers is None or name in self._peers]
-        return [*itertools.chain(*chosen), bastide, BastideVm(bastide)]
+        return [*itertools.chain.from_iterable(chosen), bastide, BastideVm(bastide)]
 
     def _start(self, contender: Contender) -> None:
         """Start it and give it the image; one that cannot is left out, and that is said."""

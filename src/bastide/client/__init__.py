@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
+    from bastide.client.artifacts import Artifacts, ManifestLists
     from bastide.client.containers import Containers
     from bastide.client.execs import Execs
     from bastide.client.images import Images
@@ -63,6 +64,20 @@ class Client:
         self._idle: Connection | None = None
         version = environment().get("DOCKER_API_VERSION", "")
         self._prefix = f"/v{version}" if version else ""
+
+    @property
+    def artifacts(self) -> Artifacts:
+        """What registries hold that is no image."""
+        from bastide.client.artifacts import Artifacts
+
+        return Artifacts(self)
+
+    @property
+    def manifests(self) -> ManifestLists:
+        """Lists of images for several platforms."""
+        from bastide.client.artifacts import ManifestLists
+
+        return ManifestLists(self)
 
     @property
     def containers(self) -> Containers:

@@ -43,9 +43,14 @@ class Images:
         """How an image was made, the newest step first."""
         return list(self._client.call("GET", f"/images/{quote(name)}/history"))
 
-    def pull(self, name: str, tag: str, platform: str = "", auth: str = "") -> Iterator[Object]:
-        """Pull from a registry; `tag` may be a digest. `auth` is the X-Registry-Auth header."""
-        query = {"fromImage": name, "tag": tag, "platform": platform}
+    def pull(
+        self, name: str, tag: str, platform: str = "", auth: str = "", more: dict[str, str] | None = None
+    ) -> Iterator[Object]:
+        """Pull from a registry; `tag` may be a digest. `auth` is the X-Registry-Auth header.
+
+        `more`: `referrers` and `insecure-options`, which are bastide's own.
+        """
+        query = {"fromImage": name, "tag": tag, "platform": platform} | (more or {})
         return self._progress("/images/create", query, None, {"X-Registry-Auth": auth} if auth else {})
 
     def push(self, name: str, tag: str, auth: str = "") -> Iterator[Object]:

@@ -14,6 +14,7 @@ from bastide.engine.execs import Execs
 from bastide.engine.images import Images
 from bastide.engine.ledger import Ledger
 from bastide.engine.lifecycle import Lifecycle
+from bastide.engine.manifest_lists import ManifestLists
 from bastide.engine.networks import Networks
 from bastide.engine.recovery import Recovery
 from bastide.engine.rotation import Rotation
@@ -50,6 +51,7 @@ class Engine:
             self._images_in_use,
             self._running,
         )
+        self.manifest_lists = ManifestLists(self.images, self.store)
         self.networks = Networks(settings, self.store, self.events, self.ledger, self.backends)
         self.volumes = Volumes(settings, self.store, self.events, self._volumes_in_use)
         self.lifecycle = Lifecycle(settings, self.ledger, self.backends, self.networks, self.volumes, self.tasks)

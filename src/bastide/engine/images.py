@@ -12,6 +12,7 @@ import msgspec
 
 from bastide.engine import archives, remote, trust
 from bastide.engine.archives import Progress
+from bastide.engine.artifacts import Artifacts
 from bastide.engine.build.state import changes as change
 from bastide.engine.clock import now
 from bastide.engine.events import Events
@@ -28,8 +29,8 @@ from bastide.images.reference import Reference, parse, parse_repository
 from bastide.images.registries import Registries
 from bastide.model.config import Settings
 from bastide.model.container import NEVER, Config
-from bastide.model.errors import Conflict, InvalidArgument, NotFound
-from bastide.model.image import Descriptor, Image, Platform
+from bastide.model.errors import Conflict, InvalidArgument, NotFound, Unsupported
+from bastide.model.image import Artifact, Descriptor, Image, Platform
 from bastide.storage import Snapshotter
 
 _HEX = re.compile(r"[0-9a-f]{1,64}")
@@ -87,8 +88,9 @@ class Images:
         self.host = host_platform()
         self._store, self._events = store, events
         self._used, self._running = used, running
-        self.kept: Callable[[], set[str]] = set
-        """Digests and diff ids that others hold on to, such as the build cache; set where the engine is wired."""
+        self.artifacts = Artifacts(self, store)
+        self.keepers: list[Callable[[], set[str]]] = []
+        """What gives digests and diff ids that others hold on to, such as the build cache."""
         self._images = store.table("images", Image)
         self._names = store.table("image_references", Named)
 
@@ -113,18 +115,23 @@ class Images:
     # -- look ----------------------------------------------------------------------------------
 
     def get(self, reference: str) -> Image:
-        """The image of that name, id or unique prefix of an id. Raises NotFound, InvalidArgument in Docker's words."""
+        """The image of that name, id or unique prefix of an id.
+
+        Raises NotFound and InvalidArgument in Docker's words, Unsupported where an artifact has the name.
+        """
         found = self.find(reference)
         if found is None:
             raise self._missing(reference)
         return found
 
-    def _missing(self, reference: str) -> NotFound:
+    def _missing(self, reference: str) -> NotFound | Unsupported:
         try:
-            shown = parse(reference).tagged().familiar
+            name = parse(reference).tagged()
         except InvalidArgument:
-            shown = reference
-        return NotFound(f"No such image: {shown}")
+            return NotFound(f"No such image: {reference}")
+        if artifact := self.artifacts.find(name):
+            return documents.no_image(name.familiar, artifact.artifact_type)
+        return NotFound(f"No such image: {name.familiar}")
 
     def find(self, reference: str) -> Image | None:
         """As `get`, None when there is none."""
@@ -189,6 +196,10 @@ class Images:
         """Bytes of all layers, each counted once."""
         return self.layers.size({diff_id for image in self._images.values() for diff_id in image.diff_ids})
 
+    def referrers(self, image: Image) -> Sequence[Artifact]:
+        """What is kept that refers to an image."""
+        return self.artifacts.referrers(image.manifest.digest, image.target.digest)
+
     def users(self, image_id: str) -> Sequence[str]:
         """The containers made from it."""
         return self._used().get(image_id, [])
@@ -250,6 +261,18 @@ class Images:
         """
         return await Pull(self, reference, platform, credentials, progress, insecure).run()
 
+    async def pull_any(
+        self,
+        reference: Reference,
+        platform: str = "",
+        credentials: Credentials | None = None,
+        progress: Progress = _quiet,
+        insecure: Sequence[str] = (),
+        referrers: bool = False,
+    ) -> None:
+        """Pull what may be an image or an artifact; with `referrers` what refers to it as well. Raises as `pull`."""
+        await Pull(self, reference, platform, credentials, progress, insecure, referrers).run_any()
+
     async def pull_tags(
         self,
         repository: Reference,
@@ -257,10 +280,11 @@ class Images:
         credentials: Credentials | None = None,
         progress: Progress = _quiet,
         insecure: Sequence[str] = (),
+        referrers: bool = False,
     ) -> None:
-        """Pull every tag of a repository, one after another; see `pull`."""
+        """Pull every tag of a repository, one after another; see `pull_any`."""
         for reference in await list_tags(repository, credentials, self.registries()):
-            await self.pull(reference, platform, credentials, progress, insecure)
+            await self.pull_any(reference, platform, credentials, progress, insecure, referrers)
 
     async def push(self, name: str, tag: str, credentials: Credentials | None, progress: Progress = _quiet) -> None:
         """Push a tag, or every tag of a repository when `tag` is "". Raises NotFound, Unauthorized, Unavailable."""
@@ -380,12 +404,15 @@ class Images:
     # -- names ---------------------------------------------------------------------------------
 
     def tag(self, reference: str, repository: str, tag: str = "") -> Reference:
-        """One more name for an image. Raises NotFound, InvalidArgument."""
-        image = self.get(reference)
+        """One more name for an image or an artifact. Raises NotFound, InvalidArgument."""
         if not repository:
             raise InvalidArgument("invalid reference format: a repository name is needed")
-        name = parse_repository(repository)
-        target = name.with_tag(tag or "latest")
+        target = parse_repository(repository).with_tag(tag or "latest")
+        image = self.find(reference)
+        if image is None and (artifact := self.artifacts.find(parse(reference))):
+            self.artifacts.name(artifact, target)
+            return target
+        image = self.get(reference)
         row = Named(image.id, image.target.digest, now())
         self._names.put(str(target), row)
         self.event("tag", image.id, image)
@@ -505,7 +532,7 @@ class Images:
         blobs: set[str] = {row.target for row in self._names.values() if row.target}
         for image in self._images.values():
             blobs.update(blobs_of(image), image.diff_ids)
-        return blobs | self.kept()
+        return self.artifacts.roots(blobs.union(*(keeper() for keeper in self.keepers)))
 
 
 def _single(names: Iterable[Reference]) -> bool:

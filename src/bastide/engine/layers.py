@@ -233,8 +233,8 @@ class Layers:
             try:
                 ingest.restart()
                 async for chunk in source(0):
-                    ingest.write(chunk)
-                ingest.commit()
+                    await blocking(ingest.write, chunk)
+                await blocking(ingest.commit)
             finally:
                 ingest.close()
 

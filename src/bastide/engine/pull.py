@@ -20,7 +20,7 @@ from bastide.images.reference import Reference
 from bastide.images.registries import Endpoint, Registries
 from bastide.images.registry import Connection, RegistryError, Repository
 from bastide.model.errors import BastideError, InvalidArgument, NotFound, Unauthorized, Unavailable
-from bastide.model.image import Descriptor, Image, Platform
+from bastide.model.image import Artifact, Descriptor, Image, Platform
 
 if TYPE_CHECKING:
     from bastide.engine.images import Images
@@ -75,8 +75,10 @@ class Pull:
         credentials: Credentials | None,
         progress: Progress,
         insecure: Sequence[str] = (),
+        referrers: bool = False,
     ) -> None:
         self._images, self._reference, self._progress = images, reference.tagged(), progress
+        self._referrers = referrers
         self._platform = documents.parse_platform(platform, images.host) if platform else images.host
         self._explicit = bool(platform)
         self._credentials = credentials
@@ -89,6 +91,13 @@ class Pull:
 
     async def run(self) -> Image:
         """Pull; gives the image. Raises NotFound, Unauthorized, PermissionDenied, Unavailable, InvalidArgument, …"""
+        found = await self.run_any()
+        if isinstance(found, Artifact):
+            raise documents.no_image(self._reference.familiar, found.artifact_type)
+        return found
+
+    async def run_any(self) -> Image | Artifact:
+        """As `run`, for images and for artifacts."""
         reference = self._reference
         async with Connection(self._registries) as connection, self._images.layers.leases.hold() as lease:
             repository, data, kind = await self._resolve(connection)
@@ -117,7 +126,7 @@ class Pull:
                 break
         raise problem
 
-    async def _fetch(self, repository: Repository, lease: Lease, data: bytes, kind: str) -> Image:
+    async def _fetch(self, repository: Repository, lease: Lease, data: bytes, kind: str) -> Image | Artifact:
         target_bytes, manifest_bytes = data, data
         document = documents.parse(data, kind)
         for _ in range(_NESTING):
@@ -127,9 +136,36 @@ class Pull:
                 document = documents.parse(manifest_bytes, entry.media_type)
         if isinstance(document, Index):
             raise InvalidArgument("manifest list is nested too deeply")
-        documents.check_runnable(document)
+        image = documents.is_image(document)
+        if image:
+            documents.check_runnable(document)
         digests = [*dict.fromkeys((digest_of(manifest_bytes), digest_of(target_bytes)))]
         verified = await self._trust.check(repository, digests) if self._trust else ""
+        found: Image | Artifact
+        if image:
+            found = await self._image(repository, lease, document, manifest_bytes, target_bytes, verified)
+        else:
+            found = await self._artifact(repository, lease, target_bytes)
+        if self._referrers:
+            count = await self._images.artifacts.take_referrers(repository, lease, digests, self._tell)
+            self._progress({"status": f"Referrers: {count}"})
+        return found
+
+    async def _artifact(self, repository: Repository, lease: Lease, target: bytes) -> Artifact:
+        found = await self._images.artifacts.take(repository, lease, target, self._reference, self._tell)
+        self._progress({"status": f"Digest: {found.descriptor.digest}"})
+        self._progress({"status": f"Status: Downloaded artifact {self._reference.familiar}"})
+        return found
+
+    async def _image(
+        self,
+        repository: Repository,
+        lease: Lease,
+        document: Manifest,
+        manifest_bytes: bytes,
+        target_bytes: bytes,
+        verified: str,
+    ) -> Image:
         await lease.add(digest_of(target_bytes), digest_of(manifest_bytes), document.config.digest)
         config_bytes = await self._config(repository, document)
         diff_ids = documents.parse_config(config_bytes).rootfs.diff_ids

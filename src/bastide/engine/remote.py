@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from yarl import URL
 
 from bastide.engine.archives import Progress
+from bastide.engine.layers import Lease
 from bastide.engine.pull import explain, open_repository
 from bastide.host.syscalls import blocking
 from bastide.images import auth
@@ -23,7 +24,7 @@ from bastide.images.reference import DEFAULT_DOMAIN, Reference, parse, parse_rep
 from bastide.images.registries import Registries
 from bastide.images.registry import Connection, RegistryError, Repository, fetch
 from bastide.model.errors import BastideError, InvalidArgument, NotFound, Unauthorized, Unavailable
-from bastide.model.image import Descriptor, Image, Platform
+from bastide.model.image import Artifact, Descriptor, Image, Platform
 
 if TYPE_CHECKING:
     from bastide.engine.images import Images
@@ -91,7 +92,7 @@ async def push(images: Images, name: str, tag: str, credentials: Credentials | N
     elif repository.digest:
         raise InvalidArgument("cannot push a digest reference")
     else:
-        wanted = images.tags_of(repository)
+        wanted = [*images.tags_of(repository), *images.artifacts.tags_of(repository)]
     if not wanted:
         raise NotFound(f"An image does not exist locally with the tag: {repository.familiar_name}")
     registries = images.registries()
@@ -113,56 +114,87 @@ def _denied(error: RegistryError, repository: Reference) -> BastideError:
 
 
 class Push:
-    """One tag on its way out."""
+    """One tag on its way out, an image's or an artifact's."""
 
     def __init__(self, images: Images, reference: Reference, remote: Repository, progress: Progress) -> None:
         self._images, self._reference, self._remote, self._progress = images, reference, remote, progress
         self._slots = asyncio.Semaphore(_PARALLEL)
 
     async def run(self) -> None:
-        """Blobs that are missing, then the manifest as it came. Raises NotFound, RegistryError, Unavailable."""
-        try:
-            image = self._images.get(str(self._reference))
-        except NotFound:
-            raise NotFound(f"An image does not exist locally with the tag: {self._reference.familiar_name}") from None
+        """Blobs that are missing, then the manifest as it came, then what refers to it.
+
+        Raises NotFound, RegistryError, Unavailable.
+        """
+        found = self._found()
         async with self._images.layers.leases.hold() as lease:
-            await self._images.hold(lease, image)
-            layers = {layer.digest: layer for layer in image.layers}
-            config = Descriptor(
-                media_type="", digest=image.id, size=await blocking(self._images.content.size, image.id)
-            )
-            for layer in layers.values():
-                self._tell(layer, "Preparing")
-            try:
-                async with asyncio.TaskGroup() as group:
-                    for blob in (*layers.values(), config):
-                        group.create_task(self._blob(blob, image, shown=blob is not config))
-            except BaseExceptionGroup as errors:
-                raise errors.exceptions[0] from None
-            manifest = image.manifest
-            data = await blocking(self._images.content.read, manifest.digest)
-            await self._remote.put_manifest(self._reference.tag, data, manifest.media_type)
-            self._images.pushed(image, self._reference, manifest.digest)
-        tag, digest, size = self._reference.tag, manifest.digest, manifest.size
+            if isinstance(found, Artifact):
+                await lease.add(*found.digests)
+                await self._send(found.blobs, found.documents, self._reference.tag)
+                sent = found.descriptor
+            else:
+                await self._images.hold(lease, found)
+                size = await blocking(self._images.content.size, found.id)
+                config = Descriptor(media_type=documents.MediaType.OCI_CONFIG, digest=found.id, size=size)
+                await self._send([*found.layers, config], [found.manifest], self._reference.tag)
+                sent = found.manifest
+                self._images.pushed(found, self._reference, sent.digest)
+            await self._referrers(lease, sent.digest)
+        tag, digest, size = self._reference.tag, sent.digest, sent.size
         self._progress({"status": f"{tag}: digest: {digest} size: {size}"})
         self._progress({"progressDetail": {}, "aux": {"Tag": tag, "Digest": digest, "Size": size}})
 
-    def _tell(self, blob: Descriptor, status: str, **more: Any) -> None:
-        self._progress({"status": status, "progressDetail": {}, "id": short(blob.digest)} | more)
+    def _found(self) -> Image | Artifact:
+        if artifact := self._images.artifacts.find(self._reference):
+            return artifact
+        try:
+            return self._images.get(str(self._reference))
+        except NotFound:
+            raise NotFound(f"An image does not exist locally with the tag: {self._reference.familiar_name}") from None
 
-    async def _blob(self, blob: Descriptor, image: Image, *, shown: bool) -> None:
-        tell = self._tell if shown else _nothing
+    async def _send(self, blobs: Sequence[Descriptor], manifests: Sequence[Descriptor], tag: str = "") -> None:
+        """Blobs, then manifests by their digests, the last one by `tag` where there is one."""
+        wanted = {blob.digest: blob for blob in blobs}
+        for blob in wanted.values():
+            self._tell(blob, "Preparing")
+        try:
+            async with asyncio.TaskGroup() as group:
+                for blob in wanted.values():
+                    group.create_task(self._blob(blob))
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        for manifest in manifests:
+            data = await blocking(self._images.content.read, manifest.digest)
+            name = tag if tag and manifest is manifests[-1] else manifest.digest
+            noted = await self._remote.put_manifest(name, data, manifest.media_type)
+            subject = documents.parse(data).subject
+            if subject is not None and not noted:
+                await self._remote.tag_referrer(subject.digest, _referrer(data))
+
+    async def _referrers(self, lease: Lease, *subjects: str) -> None:
+        """What is kept about something that was sent goes with it, and what is kept about that."""
+        waiting = [*subjects]
+        while waiting:
+            for artifact in self._images.artifacts.referrers(waiting.pop()):
+                await lease.add(*artifact.digests)
+                await self._send(artifact.blobs, artifact.documents)
+                waiting.append(artifact.descriptor.digest)
+
+    def _tell(self, blob: Descriptor, status: str, **more: Any) -> None:
+        if blob.media_type not in documents.CONFIGS:
+            self._progress({"status": status, "progressDetail": {}, "id": short(blob.digest)} | more)
+
+    async def _blob(self, blob: Descriptor) -> None:
         async with self._slots:
             if await self._remote.has_blob(blob.digest):
-                tell(blob, "Layer already exists")
+                self._tell(blob, "Layer already exists")
                 return
             origin = self._images.origin(blob.digest, self._reference)
-            if await self._remote.upload(blob.digest, blob.size, lambda: self._chunks(blob, tell), origin):
-                tell(blob, "Pushed")
+            if await self._remote.upload(blob.digest, blob.size, lambda: self._chunks(blob), origin):
+                self._tell(blob, "Pushed")
             else:
-                tell(blob, f"Mounted from {origin}")
+                self._tell(blob, f"Mounted from {origin}")
 
-    async def _chunks(self, blob: Descriptor, tell: Callable[..., None]) -> AsyncIterator[bytes]:
+    async def _chunks(self, blob: Descriptor) -> AsyncIterator[bytes]:
         pieces = self._images.content.chunks(blob.digest)
         count, told = 0, time.monotonic()
         while chunk := await blocking(next, pieces, b""):
@@ -172,11 +204,15 @@ class Push:
                 told = time.monotonic()
                 detail = {"current": count, "total": blob.size}
                 shown = f"{count / 1e6:.1f}MB/{blob.size / 1e6:.1f}MB"
-                tell(blob, "Pushing", progressDetail=detail, progress=shown)
+                self._tell(blob, "Pushing", progressDetail=detail, progress=shown)
 
 
-def _nothing(blob: Descriptor, status: str, **more: Any) -> None:
-    """Configurations are not shown."""
+def _referrer(data: bytes) -> Descriptor:
+    """How the list of a subject's referrers names a manifest (distribution-spec, "Pushing Manifests with Subject")."""
+    document, plain = documents.parse(data), documents.make_descriptor(data)
+    return msgspec.structs.replace(
+        plain, artifact_type=documents.artifact_type(document) or None, annotations=document.annotations
+    )
 
 
 # -- search --------------------------------------------------------------------------------------

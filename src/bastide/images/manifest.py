@@ -49,7 +49,7 @@ class MediaType(enum.StrEnum):
 
 INDEXES = (MediaType.OCI_INDEX, MediaType.DOCKER_INDEX)
 MANIFESTS = (MediaType.OCI_MANIFEST, MediaType.DOCKER_MANIFEST)
-_CONFIGS = (MediaType.OCI_CONFIG, MediaType.DOCKER_CONFIG, "application/octet-stream", "text/plain", "")
+CONFIGS = (MediaType.OCI_CONFIG, MediaType.DOCKER_CONFIG, "application/octet-stream", "text/plain", "")
 _FOREIGN = ("nondistributable", "rootfs.foreign")
 
 
@@ -172,12 +172,37 @@ def make_descriptor(document: bytes) -> Descriptor:
     return Descriptor(media_type=parse(document).media_type, digest=digest_of(document), size=len(document))
 
 
+def make_index(entries: Sequence[Descriptor], media_type: str = MediaType.OCI_INDEX) -> bytes:
+    """An index of manifests."""
+    found = Index(media_type=media_type, manifests=[*entries])
+    # `schemaVersion` equals its default, so that the encoder would leave it out.
+    fields: dict[str, Any] = {"schemaVersion": 2} | msgspec.to_builtins(found)
+    return msgspec.json.encode(fields)
+
+
+def is_image(manifest: Manifest) -> bool:
+    """Whether a manifest is a container image; everything else that registries hold is an artifact."""
+    return manifest.config.media_type in CONFIGS
+
+
+def no_image(name: str, kind: str) -> Unsupported:
+    """What is said when an artifact is used as an image."""
+    return Unsupported(f"{name} is not an image but an artifact: {kind[:200]!r} (see 'bastide artifact')")
+
+
+def artifact_type(document: Manifest | Index) -> str:
+    """What an artifact is (image-spec, manifest.md, "Guidelines for Artifact Usage")."""
+    if document.artifact_type or isinstance(document, Index):
+        return document.artifact_type or ""
+    return document.config.media_type
+
+
 def check_runnable(manifest: Manifest) -> None:
     """That a manifest is an image with layers we can unpack. Raises Unsupported.
 
     Foreign layers would be fetched from wherever the manifest says, and are refused.
     """
-    if manifest.config.media_type not in _CONFIGS:
+    if manifest.config.media_type not in CONFIGS:
         raise Unsupported(f"not an image: its config is of type {manifest.config.media_type[:200]!r}")
     for layer in manifest.layers:
         if any(word in layer.media_type for word in _FOREIGN) or layer.urls:

@@ -19,7 +19,7 @@ from yarl import URL
 from bastide.images.auth import Credentials, Token, challenges, check_realm
 from bastide.images.decoding import decode
 from bastide.images.digest import digest_of, is_digest
-from bastide.images.manifest import DOCUMENT_LIMIT, INDEXES, MANIFESTS
+from bastide.images.manifest import DOCUMENT_LIMIT, INDEXES, MANIFESTS, Index, MediaType, make_index, parse
 from bastide.images.registries import Endpoint, Registries
 from bastide.model.errors import (
     BastideError,
@@ -30,6 +30,7 @@ from bastide.model.errors import (
     Unauthorized,
     Unavailable,
 )
+from bastide.model.image import Descriptor
 
 ATTEMPTS = 5
 """Tries of a request that fails in a way that may pass."""
@@ -37,6 +38,8 @@ FIRST_PAUSE = 0.2
 """Seconds before the second try; each further pause is twice as long."""
 TAG_LIMIT = 10_000
 """Tags of a repository that are pulled at one go."""
+REFERRER_LIMIT = 100
+"""Manifests that may refer to one."""
 _REDIRECTS = 5
 _STATUS_AGAIN = (408, 429, 500, 502, 503, 504)
 _ACCEPT = ", ".join((*INDEXES, *MANIFESTS))
@@ -294,6 +297,11 @@ class Repository:
                 raise InvalidArgument(
                     f"manifest verification failed for digest {tag_or_digest}: {digest_of(data)} came instead"
                 )
+            named = response.headers.get("Docker-Content-Digest", "")
+            if is_digest(named) and named != digest_of(data):
+                raise InvalidArgument(
+                    f"registry {self.endpoint.host} says that {tag_or_digest} is {named}, but {digest_of(data)} came"
+                )
             return data, response.headers.get("Content-Type", "")
 
     async def tags(self) -> list[str]:
@@ -358,12 +366,12 @@ class Repository:
     # -- push ----------------------------------------------------------------------------------
 
     async def has_blob(self, digest: str) -> bool:
-        """Whether the repository has a blob."""
+        """Whether the repository surely has a blob; a registry that cannot be asked has it not."""
         try:
             async with self.request("HEAD", f"blobs/{digest}", scope="pull,push"):
                 return True
         except RegistryError as error:
-            if error.status == 404:
+            if error.status in (404, 405):
                 return False
             raise
 
@@ -403,16 +411,65 @@ class Repository:
             raise PermissionDenied(f"registry {self.endpoint.host} wants an upload to go to {place.origin()}: refused")
         return place
 
-    async def put_manifest(self, tag_or_digest: str, data: bytes, media_type: str) -> None:
-        """Write a manifest or index. Raises RegistryError."""
+    async def put_manifest(self, tag_or_digest: str, data: bytes, media_type: str) -> bool:
+        """Write a manifest or index; whether the registry noted what it refers to. Raises RegistryError."""
         async with self.request(
             "PUT",
             f"manifests/{tag_or_digest}",
             headers={"Content-Type": media_type},
             data=lambda: data,
             scope="pull,push",
-        ):
-            pass
+        ) as response:
+            return "OCI-Subject" in response.headers
+
+    # -- referrers -----------------------------------------------------------------------------
+
+    async def referrers(self, digest: str) -> list[Descriptor]:
+        """The manifests that refer to `digest`, at most `REFERRER_LIMIT`. Raises RegistryError, InvalidArgument.
+
+        A registry without that call keeps them under a tag (distribution-spec, "Referrers Tag Schema").
+        """
+        found: list[Descriptor] = []
+        url: URL | str = f"referrers/{digest}"
+        while len(found) <= REFERRER_LIMIT:
+            try:
+                async with self.request("GET", url, headers={"Accept": MediaType.OCI_INDEX}) as response:
+                    data = await _limited(response, DOCUMENT_LIMIT)
+                    link = response.links.get("next")
+            except RegistryError as error:
+                if error.status != 404 or found:
+                    raise
+                return await self._tagged_referrers(digest)
+            found += self._listed(data, digest)
+            if link is None and len(found) <= REFERRER_LIMIT:
+                return found
+            if link is None:
+                break
+            url = URL(str(link.get("url")), encoded=True)
+            if url.origin() != self._base().origin():
+                break
+        raise InvalidArgument(f"registry {self.endpoint.host} names more than {REFERRER_LIMIT} referrers of {digest}")
+
+    def _listed(self, data: bytes, digest: str) -> list[Descriptor]:
+        index = parse(data)
+        if not isinstance(index, Index):
+            raise InvalidArgument(f"registry {self.endpoint.host} gave no valid list of the referrers of {digest}")
+        return index.manifests
+
+    async def _tagged_referrers(self, digest: str) -> list[Descriptor]:
+        try:
+            data, _ = await self.manifest(digest.replace(":", "-"))
+        except RegistryError as error:
+            if error.status == 404:
+                return []
+            raise
+        return self._listed(data, digest)
+
+    async def tag_referrer(self, digest: str, referrer: Descriptor) -> None:
+        """Note a referrer under the tag that stands in for the call, where `put_manifest` said that nobody did."""
+        known = await self._tagged_referrers(digest)
+        if referrer.digest not in {entry.digest for entry in known}:
+            await self.put_manifest(digest.replace(":", "-"), make_index([*known, referrer]), MediaType.OCI_INDEX)
 
 
 async def fetch(registries: Registries, url: URL, headers: Mapping[str, str], limit: int = DOCUMENT_LIMIT) -> bytes:

@@ -66,3 +66,28 @@ class Image(Wire, frozen=True, kw_only=True):
     size: int = 0
     verified: str = ""
     insecure_options: list[str] = []
+
+
+class Artifact(Wire, frozen=True, kw_only=True):
+    """What a registry holds that is no container image, as the engine keeps it.
+
+    `documents` are manifests, those before that others name, `descriptor` the last of them; `blobs` is what they
+    stand on. `subject` is the digest of the manifest that it says something about, "" for none.
+    """
+
+    descriptor: Descriptor
+    artifact_type: str = ""
+    subject: str = ""
+    documents: list[Descriptor]
+    blobs: list[Descriptor]
+    annotations: dict[str, str] = {}
+
+    @property
+    def size(self) -> int:
+        """All its bytes."""
+        return sum(part.size for part in (*self.documents, *self.blobs))
+
+    @property
+    def digests(self) -> list[str]:
+        """Every blob that it stands on."""
+        return [part.digest for part in (*self.documents, *self.blobs)]

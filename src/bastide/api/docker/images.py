@@ -104,6 +104,7 @@ async def inspect(request: web.Request) -> web.Response:
         "Manifest": image.manifest,
         "Verified": image.verified,
         "InsecureOptions": image.insecure_options,
+        "Referrers": [referrer.descriptor for referrer in images.referrers(image)],
     }
     if image.platform.variant:
         shown["Variant"] = image.platform.variant
@@ -230,8 +231,9 @@ async def create(request: web.Request) -> web.StreamResponse:
         platform, auth = query.get("platform", ""), credentials(request)
         insecure = [word for value in query.getall("insecure-options", []) for word in value.split(",") if word]
         # As in Docker, no tag at all means every tag: clients send `latest` when they mean that.
-        pull = images.pull if reference.tag or reference.digest else images.pull_tags
-        return await _report(request, lambda report: pull(reference, platform, auth, report, insecure))
+        pull = images.pull_any if reference.tag or reference.digest else images.pull_tags
+        referrers = flag(request, "referrers")
+        return await _report(request, lambda report: pull(reference, platform, auth, report, insecure, referrers))
     source = query.get("fromSrc", "")
     if not source:
         raise InvalidArgument("nothing to create an image from: fromImage or fromSrc is needed")

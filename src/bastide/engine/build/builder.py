@@ -93,7 +93,7 @@ class Builder:
         self._places = Places(self._home / "contexts", self._run, self._trash)
         self.secrets = Secrets()
         self._opened = False
-        images.kept = self.cache.kept
+        images.keepers.append(self.cache.kept)
 
     async def open(self) -> None:
         """Remove what a crash left of builds: their containers, contexts and mounts."""
