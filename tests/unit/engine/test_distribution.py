@@ -1,4 +1,4 @@
-"""What the OCI distribution specification 1.1 expects of clients, where the other tests of pull and push do not say it."""
+"""What the OCI distribution specification 1.1 expects of clients, beyond what other tests of pull and push say."""
 
 from __future__ import annotations
 
