@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.dockerfiles import Case, cases, differences, taken_apart
+from tests.image_schemas import check_archive
 from tests.living import Daemon
 
 CASES = cases()
@@ -29,7 +30,9 @@ def test_the_image_is_dockers(case: Case, daemon: Daemon, base: bytes, tmp_path:
     context = case.lay_out(tmp_path / "context")
     name = f"corpus-{case.name}"
     daemon.ok("build", "--network=none", f"--tag={name}", *case.flags(), str(context))
-    found = taken_apart(saved(daemon, name, tmp_path), base)
+    archive = saved(daemon, name, tmp_path)
+    check_archive(archive)
+    found = taken_apart(archive, base)
     expected = json.loads(case.golden("image").read_text())
     expected.pop("made by")
     for path in case.left_behind:

@@ -44,11 +44,13 @@ class Reference(msgspec.Struct, frozen=True):
 
     @property
     def familiar_name(self) -> str:
-        """The repository as people write it: `debian`."""
+        """The repository as people write it: `debian`; whole where the short form would be read as another."""
         if self.domain != DEFAULT_DOMAIN:
             return self.name
         first, slash, rest = self.path.partition("/")
-        return rest if slash and first == _OFFICIAL and "/" not in rest else self.path
+        short = rest if slash and first == _OFFICIAL and "/" not in rest else self.path
+        same = _split_domain(short) == (self.domain, self.path) and not _HEXADECIMAL.fullmatch(short)
+        return short if same else self.name
 
     @property
     def familiar(self) -> str:

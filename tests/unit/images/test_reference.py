@@ -79,6 +79,15 @@ def test_latest_only_where_nothing_is_said() -> None:
     assert parse(f"debian@{DIGEST}").tagged().tag == ""
 
 
+@pytest.mark.parametrize(
+    "name", ["docker.io/evil.example/app", "docker.io/localhost/app", "docker.io/library/" + "a" * 64]
+)
+def test_no_short_form_that_means_another(name: str) -> None:
+    """A name on Docker Hub whose short form is a name on another registry, or an id (ATTACKS 6)."""
+    assert parse(name).familiar == name
+    assert parse(parse(name).familiar) == parse(name)
+
+
 def test_repository_takes_no_tag() -> None:
     with pytest.raises(InvalidArgument):
         parse_repository("debian:12")
