@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from bench import image_cases
+from bench import image_cases, reading
 from bench.contenders import Contender
 from bench.image import NAME
 from bench.measure import Case, Goal, milliseconds
@@ -119,6 +119,24 @@ CASES = (
         ("bastide vm",),
         lambda contender, stage: _memory_per_container(stage.vm_crowd, contender),
     ),
+    Case(
+        "read-volume",
+        "read 100 MB of a volume, one file",
+        "ms",
+        (9, 3),
+        ENGINES + ("bastide vm",),
+        reading.volume,
+        prepare=reading.prepare,
+    ),
+    Case(
+        "read-root",
+        "read 100 MB of the root, its biggest files",
+        "ms",
+        (9, 3),
+        ENGINES + ("bastide vm",),
+        reading.root,
+        prepare=reading.prepare,
+    ),
     *image_cases.CASES,
 )
 
@@ -130,5 +148,6 @@ GOALS = (
     Goal("pull", "bastide", "docker", 0.8, 0.4),
     Goal("idle", "bastide", "", 80, 50),
     Goal("memory", "bastide", "", 3, 1.5),
+    Goal("read-volume", "bastide vm", "", 2000, 1000),
     *image_cases.GOALS,
 )
