@@ -155,8 +155,12 @@ static void on_hello(struct port *port, const uint8_t *bytes, size_t length)
 	memcpy(answer, bytes, 16);
 	memcpy(answer + 16, &version, 4);
 	memcpy(answer + 20, &phase, 4);
-	if (port == &agent_port)
+	if (port == &agent_port) {
 		process_detach();
+		/* The one that held everything still is gone. */
+		shares_release();
+		system_freeze(false);
+	}
 	port_send(port, G_HELLO, 0, answer, sizeof answer);
 }
 
@@ -191,9 +195,19 @@ static void on_stats(uint32_t request)
 	reply_done(request, text, system_stats(text, sizeof text));
 }
 
-static void on_freeze(uint32_t request, bool freeze)
+/* Hold everything still that the host keeps files of; answered when it is so. */
+static void on_freeze(uint32_t request)
 {
-	if (system_freeze(freeze) < 0)
+	if (system_freeze(true) < 0)
+		reply_error(request, E_GUEST, strerror(errno));
+	else
+		shares_hold(request);
+}
+
+static void on_thaw(uint32_t request)
+{
+	shares_release();
+	if (system_freeze(false) < 0)
 		reply_error(request, E_GUEST, strerror(errno));
 	else
 		reply_done(request, NULL, 0);
@@ -234,8 +248,8 @@ static void dispatch(struct port *port, uint8_t type, uint32_t stream, const uin
 	case H_SIGNAL: process_signal(stream, (int)number(bytes, length)); break;
 	case H_RESIZE: on_resize(stream, bytes, length); break;
 	case H_STATS: on_stats(stream); break;
-	case H_FREEZE: on_freeze(stream, true); break;
-	case H_THAW: on_freeze(stream, false); break;
+	case H_FREEZE: on_freeze(stream); break;
+	case H_THAW: on_thaw(stream); break;
 	case H_SHUTDOWN: process_shutdown(stream); break;
 	default: reply_error(stream, E_INVALID, "the guest agent does not know this request"); break;
 	}

@@ -151,6 +151,7 @@ void system_boot(void);
 const char *system_configure(struct fields fields, bool whole, char *error, size_t size);
 const char *system_mount(char *error, size_t size);
 void system_flush(void);
+void system_leave_limits(void);
 int system_freeze(bool freeze);
 int write_file(const char *path, const char *text);
 int open_in_root(const char *path, int flags, bool make_directory);
@@ -171,6 +172,8 @@ int warm(char **args);
 void shares_boot(int port);
 int shares_mount(const struct field_value *value);
 void shares_flush(void);
+void shares_hold(uint32_t request);
+void shares_release(void);
 
 /* rehearse.c */
 extern int self_program;

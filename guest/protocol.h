@@ -47,7 +47,7 @@ enum host_frame {
 	H_FILES = 12,	  /* fields F_HOSTS, F_HOSTNAME_FILE, F_RESOLV */
 	H_NETWORK = 13,	  /* fields F_INTERFACE */
 	H_STATS = 14,	  /* empty; the answer is text */
-	H_FREEZE = 15,	  /* empty: flush and freeze the writable file system */
+	H_FREEZE = 15,	  /* empty: flush and freeze the writable file system, hold the volumes */
 	H_THAW = 16,	  /* empty */
 	H_SHUTDOWN = 17,  /* empty: end everything, flush, report the exit */
 	H_MOUNT = 18,	  /* empty: the disks are there: mount them (a template per image) */

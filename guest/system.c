@@ -26,7 +26,8 @@
 
 int system_base = -1, system_upper = -1;
 
-static int limits = -1; /* the container's cgroup */
+static int limits = -1;	 /* the container's cgroup */
+static int outside = -1; /* `cgroup.procs` of the one above: what is written there leaves the limits */
 static char base_device[32], upper_device[32];
 struct walls system_walls;
 
@@ -147,6 +148,8 @@ static void make_cgroup(const char *path, unsigned long flags)
 		return;
 	snprintf(name, sizeof name, "%s/cgroup.subtree_control", path);
 	write_file(name, "+memory +pids");
+	snprintf(name, sizeof name, "%s/cgroup.procs", path);
+	outside = open(name, O_WRONLY | O_CLOEXEC);
 	snprintf(name, sizeof name, "%s/container", path);
 	mkdir(name, 0755);
 	limits = open(name, O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -155,6 +158,13 @@ static void make_cgroup(const char *path, unsigned long flags)
 	umount2(path, MNT_DETACH);
 	must(unshare(CLONE_NEWCGROUP), "cgroup namespace");
 	must(mount("cgroup", path, "cgroup2", flags, NULL), "cgroup");
+}
+
+/* The caller is part of the guest's system, not of what the container's limits are for. */
+void system_leave_limits(void)
+{
+	if (outside >= 0 && write(outside, "0", 1) != 1)
+		die("cgroup.procs");
 }
 
 static void make_sys(void)

@@ -69,6 +69,13 @@ void fid_clear(void);
 void fid_release(struct fid *fid);
 int fid_handle(const struct fid *fid);
 
+void fid_each(void (*visit)(const struct fid *fid, void *argument), void *argument);
+
+/* shares_saved.c */
+extern int saved_file; /* where what the guest holds is written down, and read from at the start */
+uint32_t saved_load(void);
+int saved_write(uint32_t message_size);
+
 /* shares_files.c, shares_attributes.c: one message each; 0 or an errno */
 typedef int operation(struct request *request);
 operation do_attach, do_walk, do_clunk, do_remove, do_open, do_create, do_read, do_write, do_readdir, do_fsync;

@@ -106,3 +106,12 @@ int fid_handle(const struct fid *fid)
 {
 	return fid->io >= 0 ? fid->io : fid->path;
 }
+
+void fid_each(void (*visit)(const struct fid *fid, void *argument), void *argument)
+{
+	pthread_mutex_lock(&table_lock);
+	for (unsigned i = 0; i < BUCKETS; i++)
+		for (struct fid *fid = table[i]; fid; fid = fid->next)
+			visit(fid, argument);
+	pthread_mutex_unlock(&table_lock);
+}

@@ -41,10 +41,11 @@ enum message {
 	T_WRITE = 118,
 	T_CLUNK = 120,
 	T_REMOVE = 122,
-	LAST = T_REMOVE,
+	T_SAVE = 250, /* not of 9P: guest/PROTOCOL.md */
+	LAST = T_SAVE,
 };
 
-static operation do_version, do_flush;
+static operation do_version, do_flush, do_save;
 
 static operation *const operations[LAST + 1] = {
 	[T_STATFS] = do_statfs,
@@ -73,6 +74,7 @@ static operation *const operations[LAST + 1] = {
 	[T_WRITE] = do_write,
 	[T_CLUNK] = do_clunk,
 	[T_REMOVE] = do_remove,
+	[T_SAVE] = do_save,
 };
 
 struct worker {
@@ -156,6 +158,12 @@ static int do_flush(struct request *request)
 	return request->failed;
 }
 
+static int do_save(struct request *request)
+{
+	(void)request;
+	return saved_write(message_size);
+}
+
 static void mark(struct worker *self, bool busy, uint16_t tag)
 {
 	pthread_mutex_lock(&state_lock);
@@ -233,6 +241,8 @@ void serve(int socket)
 {
 	pthread_t thread;
 	channel = socket;
+	uint32_t agreed = saved_load();
+	message_size = agreed ? agreed : message_size;
 	for (int i = 0; i < WORKERS; i++)
 		if (!(workers[i] = calloc(1, sizeof *workers[i])))
 			end("no memory");

@@ -29,6 +29,7 @@
 #define PROPAGATION_PRIVATE (1 << 18)
 #define PROPAGATION_SLAVE (1 << 19)
 #define DETACH 2
+#define SAVED "shares.saved"
 #define HIGH 1024 /* above every descriptor that is open here */
 #ifndef AT_RECURSIVE
 #define AT_RECURSIVE 0x8000
@@ -159,6 +160,9 @@ static void keep_descriptors(struct plan *plan)
 	dup2(null, 0);
 	dup2(null, 1);
 	dup2(plan->console_theirs, 2);
+	/* In the bundle's directory, as the plan is. */
+	must(saved_file = open(SAVED, O_RDWR | O_CREAT | O_CLOEXEC, 0600), "open");
+	must(saved_file = fcntl(saved_file, F_DUPFD_CLOEXEC, HIGH), "fcntl");
 	must(plan->share_socket = fcntl(plan->share_socket, F_DUPFD_CLOEXEC, HIGH), "fcntl");
 	for (int i = 0; i < plan->share_count; i++)
 		must(plan->shares[i].tree = fcntl(plan->shares[i].tree, F_DUPFD_CLOEXEC, HIGH), "fcntl");

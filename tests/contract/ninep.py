@@ -22,6 +22,8 @@ TRENAMEAT, TUNLINKAT, TVERSION, TATTACH, TFLUSH, TWALK, TREAD, TWRITE, TCLUNK = 
     118,
     120,
 )
+TSAVE = 250
+"""Of the guest agent alone: guest/PROTOCOL.md."""
 NOFID = 0xFFFFFFFF
 
 

@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -36,9 +37,10 @@ HAND_OVER = (
 class Server:
     """The VM monitor with a file server, and a process in QEMU's place that hands over QEMU's end of the port."""
 
-    def __init__(self, base: Path, mounts: list[Mount]) -> None:
+    def __init__(self, base: Path, mounts: list[Mount], saved: bytes = b"") -> None:
         bundle, meeting = base / "bundle", base / "meeting"
         bundle.mkdir()
+        (bundle / shares.SAVED).write_bytes(saved)
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(meeting))
         meeting.chmod(0o777)
@@ -75,11 +77,15 @@ class Server:
         return bool(select.select([self.handle], [], [], seconds)[0])
 
     def close(self) -> None:
+        """End it; repeatable."""
+        if self.handle < 0:
+            return
         if not self.ended(0):
             signal.pidfd_send_signal(self.handle, signal.SIGKILL)
             assert self.ended()
         self.sock.close()
         os.close(self.handle)
+        self.handle = -1
 
 
 @pytest.fixture
@@ -143,7 +149,11 @@ def test_what_it_can_reach(server: Server, client: Client, base: Path) -> None:
     assert {line[4] for line in lines if "ro" in line[5].split(",")} == {"/", "/1"}
     assert sorted(os.listdir(f"/proc/{server.pid}/root")) == ["0", "1", "2"]
     targets = [str(entry.readlink()) for entry in Path(f"/proc/{server.pid}/fd").iterdir()]
-    assert {path for path in targets if not path.startswith(("socket:", "pipe:"))} == {"/", "/dev/null"}
+    assert {path for path in targets if not path.startswith(("socket:", "pipe:"))} == {
+        "/",
+        "/dev/null",
+        str(base / "bundle" / shares.SAVED),
+    }
 
 
 def test_it_ends_with_the_monitor(server: Server) -> None:
@@ -424,3 +434,63 @@ def test_two_file_systems_never_look_like_one(base: Path) -> None:
     finally:
         server.close()
         subprocess.run(["umount", base / "rw" / "folder"], check=True)
+
+
+# -- what is held, from one server to the next -------------------------------------------------------
+
+
+def again(base: Path, saved: bytes) -> Server:
+    """Another server of the directory, which finds what one before it wrote down."""
+    for path in (base / "meeting", base / "bundle"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    return Server(base, [bind(base / "rw"), bind(base / "rw", read_only=True)], saved)
+
+
+def test_what_is_held_is_taken_up(server: Server, client: Client, base: Path) -> None:
+    root = client.attach(1000)
+    folder = client.walk(root, "0", "folder")
+    file = client.open(client.walk(root, "0", "file"), os.O_RDWR)
+    closed = client.walk(root, "1")
+    gone = client.create(folder, "gone")
+    (base / "rw" / "folder").rename(base / "rw" / "moved")
+    client.ask(ninep.TSAVE, b"", 0xFFFF)
+    (base / "rw" / "moved" / "gone").unlink()
+    server.close()
+    second = again(base, (base / "bundle" / shares.SAVED).read_bytes())
+    try:
+        client = Client(second.sock, size=0)
+        client.write(file, b"again")
+        assert client.read(file) == b"againd"
+        client.ask(ninep.TLCREATE, struct.pack("<I", folder) + text("new") + struct.pack("<III", os.O_RDWR, 0o644, 0))
+        assert (base / "rw" / "moved" / "new").stat().st_uid == 1000
+        assert refused(lambda: client.ask(ninep.TMKDIR, struct.pack("<I", closed) + text("x") + bytes(8))) == "EROFS"
+        assert refused(lambda: client.read(gone)) == "EBADF"
+        client.clunk(gone)
+    finally:
+        second.close()
+
+
+def test_a_saved_state_that_lies(base: Path) -> None:
+    (base / "rw" / "out").symlink_to(base)
+    paths = [b"/0/../secret", b"/0/out/secret", b"/../bundle/plan", b"0/file", b"", b"/proc/1/root", b"/0/fi\0le"]
+    saved = struct.pack("<I", 65536)
+    for number, path in enumerate(paths):
+        saved += struct.pack("<IIiI", number, 0, os.O_RDWR, len(path)) + path
+    saved += struct.pack("<IIiI", 77, 0, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 7) + b"/0/file"
+    for tail in (b"", b"x", struct.pack("<IIiI", 9, 0, 0, 0xFFFFFFFF), random.Random(3).randbytes(4000)):
+        server = again(base, saved + tail)
+        try:
+            client = Client(server.sock, size=0)
+            assert {refused(partial(client.read, number)) for number in range(len(paths))} == {"EBADF"}
+            assert client.read(77) == b"shared"
+        finally:
+            server.close()
+
+
+def test_the_guest_may_ask_for_it_at_any_time(server: Server, client: Client, base: Path) -> None:
+    root = client.attach()
+    for _ in range(200):
+        client.walk(root, "0", "file")
+        client.ask(ninep.TSAVE, b"anything", 5)
+    assert (base / "bundle" / shares.SAVED).stat().st_size < 10000
+    assert client.names(root) == [".", "..", "0", "1", "2"]

@@ -17,6 +17,10 @@ from bastide.model.errors import HostError, NotFound, Unavailable
 _TIMEOUT = 30.0
 _UNLIMITED = 1 << 40
 """Bytes a second that a state is written with: as fast as the disk takes it."""
+_TRIES, _PAUSE = 250, 0.02
+"""How often QEMU is asked whether it is done with a migration, and seconds between; it tells of no such event."""
+_MOVING = ("setup", "active", "pre-switchover", "device", "cancelling")
+"""The states of a migration that is under way (QAPI's MigrationStatus)."""
 TAP, PORT = "net", "port"
 """What the ids of a NIC's tap, and of the hub's port before it, begin with; the NIC's number follows."""
 IGNORE_SHARED: list[dict[str, object]] = [{"capability": "x-ignore-shared", "state": True}]
@@ -73,6 +77,23 @@ class Monitor:
             await self.execute("getfd", {"fdname": "state"})
             await self.execute("migrate", {"uri": "fd:state"})
             await self._saved(events)
+
+    async def proceed(self) -> None:
+        """Let the guest run again after a save, which may be told to have completed just before QEMU takes this."""
+        for _ in range(_TRIES):
+            if (await self.execute("query-status"))["status"] != "finish-migrate":
+                break
+            await asyncio.sleep(_PAUSE)
+        await self.execute("cont")
+
+    async def take_over(self) -> None:
+        """Let the guest run that a daemon which died left standing, or amid a save. Raises Unavailable."""
+        await self.execute("migrate_cancel")
+        for _ in range(_TRIES):
+            if (await self.execute("query-migrate")).get("status") not in _MOVING:
+                break
+            await asyncio.sleep(_PAUSE)
+        await self.proceed()
 
     async def _saved(self, events: EventListener) -> None:
         try:

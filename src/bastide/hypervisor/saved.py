@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from pathlib import Path
 
 import msgspec
 
 from bastide.host.syscalls import blocking
-from bastide.hypervisor import disks, qmp
+from bastide.hypervisor import disks, qmp, shares
 from bastide.hypervisor.machine import Machine
 from bastide.hypervisor.template import digest
 from bastide.model.errors import BastideError, Conflict, NotFound
@@ -20,6 +21,8 @@ class Manifest(msgspec.Struct, frozen=True):
 
     machine: Machine
     digests: dict[str, str]
+    shares: int = 0
+    """How many trees of the host's the guest has; what it holds of them is in a file of its own (`shares`)."""
 
 
 def _sum(path: Path) -> str:
@@ -27,8 +30,12 @@ def _sum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-async def write(control: Path, upper: Path, machine: Machine, directory: Path, *, paused: bool = False) -> None:
+async def write(
+    control: Path, upper: Path, machine: Machine, directory: Path, *, paused: bool = False, trees: int = 0
+) -> None:
     """Save the VM behind the QMP socket `control` into `directory`; it goes on afterwards unless it was `paused`.
+
+    With `trees` of the host's its guest must be frozen: what it holds of them was written down then.
 
     Raises ResourceExhausted, HostError, Unavailable; then the VM goes on and nothing usable is left.
     """
@@ -39,17 +46,24 @@ async def write(control: Path, upper: Path, machine: Machine, directory: Path, *
                 await monitor.save(file, memory=True)
                 # The guest stands still: its disk is what its memory thinks it is.
                 await blocking(disks.copy_sparse, upper, directory / "upper")
+                if trees:
+                    await blocking(shutil.copyfile, control.with_name(shares.SAVED), directory / shares.SAVED)
             finally:
                 if not paused:
-                    await monitor.execute("cont")
+                    await monitor.proceed()
     finally:
         os.close(file)
-    digests = {"state": await blocking(_sum, directory / "state"), "upper": await blocking(digest, directory / "upper")}
-    (directory / "manifest").write_bytes(msgspec.json.encode(Manifest(machine, digests)))
+    manifest = Manifest(machine, await blocking(_digests, directory, trees), trees)
+    (directory / "manifest").write_bytes(msgspec.json.encode(manifest))
 
 
-async def read(directory: Path, version: tuple[int, int, int]) -> Machine:
-    """The machine that a saved state was on, after its files were checked.
+def _digests(directory: Path, trees: int) -> dict[str, str]:
+    found = {"state": _sum(directory / "state"), "upper": digest(directory / "upper")}
+    return {**found, shares.SAVED: _sum(directory / shares.SAVED)} if trees else found
+
+
+async def read(directory: Path, version: tuple[int, int, int]) -> Manifest:
+    """What was saved, after its files were checked.
 
     Raises NotFound (nothing was saved), Conflict (files were altered, or another QEMU saved them).
     """
@@ -61,12 +75,9 @@ async def read(directory: Path, version: tuple[int, int, int]) -> Machine:
         saved, here = (".".join(map(str, one)) for one in (manifest.machine.version, version))
         raise Conflict(f"the memory was saved by QEMU {saved}, this is {here}: restore the files alone")
     try:
-        found = {
-            "state": await blocking(_sum, directory / "state"),
-            "upper": await blocking(digest, directory / "upper"),
-        }
-    except BastideError:
+        found = await blocking(_digests, directory, manifest.shares)
+    except (OSError, BastideError):
         found = {}
     if found != manifest.digests:
         raise Conflict(f"the saved memory in {directory} was altered: it is not restored")
-    return manifest.machine
+    return manifest

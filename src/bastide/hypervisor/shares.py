@@ -17,6 +17,10 @@ from bastide.model.process import Mount
 
 LIMIT = 256
 """Trees that one server holds (monitor/vmm.h, MAX_SHARES)."""
+SAVED = "shares.saved"
+"""The file in a container's directory that says what its guest holds, as of the last time that it was frozen.
+
+A server that finds one takes it up (monitor/shares_saved.c)."""
 _SUBPATH = "x-subpath="
 _KINDS = {
     stat.S_IFSOCK: "a socket",

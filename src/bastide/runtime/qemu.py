@@ -67,6 +67,8 @@ class _Vm(Struct, frozen=True, kw_only=True):
     shares: int = 0
     started: bool = False
     paused: bool = False
+    still: bool = False
+    """The guest was frozen before it was paused: its files and volumes are as its memory has them."""
     memory: int = 0
     pids: int = 0
     """The limits of all processes together; `pids` 0: there is none."""
@@ -113,6 +115,7 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         self._emulators = Emulators(settings)
         self._swept: asyncio.Task[None] | None = None
         self._cutting: set[asyncio.Task[None]] = set()
+        self._known: set[str] = set()
         self._used: set[tuple[Machine, Path]] = set()
         self._warming: dict[tuple[Machine, Path], asyncio.Task[None]] = {}
 
@@ -341,6 +344,7 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
             nics={link.device: number for number, link in enumerate(bundle.networking.interfaces)},
         )
         self._keep(bundle.id, _limited(vm, bundle.host_config))
+        self._known.add(bundle.id)
         plan = Plan(uid)
         if bundle.cgroup_path:
             resources = limits.limits(bundle.host_config)
@@ -478,11 +482,22 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
             code = exit_code(container, directory)
             return RuntimeState(phase=Phase.STOPPED, exit_code=code, oom_killed=(directory / "oom").exists())
         handle.close()
+        if not vm.paused:
+            await self._take_up(container)
         phase = Phase.PAUSED if vm.paused else Phase.RUNNING if vm.started else Phase.CREATED
         return RuntimeState(phase=phase, pid=handle.pid)
 
+    async def _take_up(self, container: str) -> None:
+        """Once for each VM that a former daemon left: it runs, whatever that one was doing to it."""
+        if container not in self._known:
+            self._known.add(container)
+            with contextlib.suppress(NotFound, Unavailable):
+                async with qmp.connect(self._directory(container) / "qmp.sock") as control:
+                    await control.take_over()
+
     async def delete(self, container: str) -> None:
         """See the contract."""
+        self._known.discard(container)
         try:
             directory = self._directory(container)
         except NotFound:
@@ -536,11 +551,13 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         if vm.paused:
             raise Conflict(f"Container {container} is already paused")
         # What the guest holds in its caches goes to the disk, for whoever copies that meanwhile.
+        still = False
         with contextlib.suppress(GuestError, NotFound):
             await (await self._agent(container)).ask(Ask.FREEZE, timeout=_FREEZE_SECONDS)
+            still = True
         async with qmp.connect(self._directory(container) / "qmp.sock") as control:
             await control.execute("stop")
-        self._keep(container, msgspec.structs.replace(vm, paused=True))
+        self._keep(container, msgspec.structs.replace(vm, paused=True, still=still))
 
     async def resume(self, container: str) -> None:
         """See Pausing. The guest's clock is set anew: it stood still."""
@@ -556,24 +573,36 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
     async def save(self, container: str, directory: Path) -> None:
         """See Snapshotting: memory, devices and the disk as they are at one moment."""
         vm = self._vm(container)
-        if vm.shares:
-            raise Unsupported("isolation vm does not save the memory of a VM with volumes: save its files alone")
         control = self._directory(container) / "qmp.sock"
-        await saved.write(control, Path(vm.upper), vm.machine, directory, paused=vm.paused)
-        if not vm.paused:
-            (await self._agent(container)).send(Ask.CLOCK, 0, process.clock())
+        agent = None if vm.paused else await self._agent(container)
+        if vm.shares and vm.paused and not vm.still:
+            raise Conflict(f"container {container} was paused without its guest's help: unpause it first")
+        try:
+            if vm.shares and agent is not None:
+                await agent.ask(Ask.FREEZE, timeout=_FREEZE_SECONDS)
+            await saved.write(control, Path(vm.upper), vm.machine, directory, paused=vm.paused, trees=vm.shares)
+        finally:
+            if agent is not None:
+                agent.send(Ask.CLOCK, 0, process.clock())
+                agent.send(Ask.THAW, 0)
 
     async def restore(self, bundle: Bundle, directory: Path) -> None:
         """See Snapshotting: the VM goes on where it was saved, with this bundle's name, addresses and entropy."""
         if not isinstance(bundle.root, DiskRoot):
             raise Unsupported("a VM needs its root as disks: use the snapshotter erofs")
         _, version, _ = await self._emulators.need(architecture.find(bundle.architecture))
-        wanted = await saved.read(directory, version)
+        await blocking(shares.check, bundle.mounts)
+        kept = await saved.read(directory, version)
+        wanted, trees = kept.machine, len(list(shares.binds(bundle.mounts)))
+        if trees != kept.shares:
+            raise Conflict(f"the saved memory knows {kept.shares} volumes, the container has {trees}")
         former = wanted.nics + wanted.spares
         if len(bundle.networking.interfaces) > former:
             raise Conflict(f"the saved memory has {former} network interfaces: connect no more networks")
         await blocking(disks.copy_sparse, directory / "upper", bundle.root.upper)
         await self._claim(bundle)
+        if trees:
+            await blocking(shutil.copyfile, directory / shares.SAVED, bundle.directory / shares.SAVED)
         try:
             await self._launch(bundle, wanted, ram=None, state=directory / "state")
             agent = await Agent.connect(bundle.directory / "agent.sock", again=True)
