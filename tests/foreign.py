@@ -32,8 +32,9 @@ def guest_script() -> ModuleType:
 def busybox(architecture: str) -> Path:
     """The static busybox for an architecture by Go's name."""
     cache = CACHE / f"busybox-{architecture}"
-    found = cache / "root" / "bin" / "busybox"
-    if not found.exists():
+    # Debian 13 has no /bin of its own any more: the package's file is below usr.
+    places = [cache / "root" / folder / "busybox" for folder in ("bin", "usr/bin")]
+    if not any(place.exists() for place in places):
         cache.mkdir(parents=True, exist_ok=True)
         wanted = guest_script().ARCHITECTURES[architecture]
         guest_script().prepare(wanted)
@@ -41,4 +42,4 @@ def busybox(architecture: str) -> Path:
         subprocess.run([*apt, "download", "busybox-static"], check=True, capture_output=True, cwd=cache)
         (archive,) = cache.glob("*.deb")
         subprocess.run(["dpkg-deb", "--extract", archive, cache / "root"], check=True)
-    return found
+    return next(place for place in places if place.exists())

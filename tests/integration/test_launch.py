@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from tests.living import CLI, mounts_below
+from tests.living import CLI, ROOT, mounts_below
 
 
 @pytest.fixture
@@ -89,3 +91,53 @@ def test_not_when_another_was_named(surroundings: dict[str, str], tmp_path: Path
     assert done.returncode == 1
     assert done.stderr.startswith(f"Cannot connect to the bastide daemon at unix://{tmp_path}/other.sock")
     assert daemons(Path(surroundings["BASTIDE_RUN_ROOT"])) == []
+
+
+def test_socket_activation_and_readiness(surroundings: dict[str, str], tmp_path: Path) -> None:
+    """What systemd does for a socket unit and `Type=notify`: sd_listen_fds(3), sd_notify(3)."""
+    address, told = tmp_path / "activated.sock", tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+        listening.bind(str(address))
+        listening.listen()
+        notified.bind(str(told))
+        notified.settimeout(30)
+        # The shell becomes the daemon: LISTEN_PID must be its own pid.
+        script = f'exec 3<&{listening.fileno()}; LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" -m bastide.daemon'
+        environment = surroundings | {"NOTIFY_SOCKET": str(told), "PYTHONPATH": str(ROOT / "src")}
+        with subprocess.Popen(
+            ["bash", "-c", script, sys.executable],
+            env=environment,
+            pass_fds=[listening.fileno()],
+            stderr=subprocess.PIPE,
+        ) as daemon:
+            try:
+                assert notified.recv(100) == b"READY=1"
+                asked = bastide(
+                    surroundings | {"BASTIDE_HOST": f"unix://{address}"}, "version", "--format", "{{.Server.Os}}"
+                )
+                assert (asked.returncode, asked.stdout) == (0, "linux\n"), asked.stderr
+                assert not (tmp_path / "run" / "bastide.sock").exists()
+            finally:
+                daemon.terminate()
+            assert notified.recv(100) == b"STOPPING=1"
+        assert daemon.returncode == 0
+
+
+def test_a_host_without_cgroups(surroundings: dict[str, str], tmp_path: Path, archive: Path) -> None:
+    """The daemon serves; what needs a cgroup is refused in one line and leaves nothing."""
+    hidden = ["unshare", "--mount", "sh", "-c", 'umount --recursive /sys/fs/cgroup && exec "$0" -m bastide.daemon']
+    with subprocess.Popen([*hidden, sys.executable], env=surroundings | {"PYTHONPATH": str(ROOT / "src")}) as daemon:
+        try:
+            deadline = time.monotonic() + 30
+            while not (tmp_path / "run" / "bastide.sock").exists():
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            there = surroundings | {"BASTIDE_HOST": f"unix://{tmp_path}/run/bastide.sock"}
+            assert bastide(there, "load", "--input", str(archive)).returncode == 0
+            refused = bastide(there, "run", "--rm", "busybox", "true")
+            assert refused.returncode == 125
+            assert "no cgroup controllers: mount cgroup2 on /sys/fs/cgroup" in refused.stderr
+            assert len(refused.stderr.strip().splitlines()) == 1
+            assert bastide(there, "ps", "-aq").stdout == ""
+        finally:
+            daemon.terminate()

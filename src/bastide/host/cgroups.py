@@ -34,7 +34,8 @@ def hierarchies() -> dict[str, Path]:
     return {
         word: Path(entry.target)
         for entry in mounts()
-        if entry.kind == "cgroup"
+        # Whatever was mounted over it since is what is there now.
+        if entry.kind == "cgroup" and (Path(entry.target) / "tasks").exists()
         for word in entry.options.split(",")
         if word not in _NOT_CONTROLLERS and not word.startswith("release_agent=")
     }

@@ -119,8 +119,8 @@ class OCI(Runtime):
     # -- what is here --------------------------------------------------------------------------
 
     async def probe(self) -> Probe:
-        """Asks the program for its version, once."""
-        if self._probe is None:
+        """Asks the program for its version; the verdict is kept when it is good."""
+        if self._probe is None or not self._probe.usable:
             self._probe = await self._ask()
         return self._probe
 
@@ -214,6 +214,8 @@ class OCI(Runtime):
     async def create(self, bundle: Bundle) -> None:
         """See the contract."""
         self.expect()
+        if not (probe := await self.probe()).usable:
+            raise Unsupported(f"runtime {self.name} does not work here: {probe.reason}")
         if (await self.state(bundle.id)).phase not in (Phase.ABSENT, Phase.STOPPED):
             raise Conflict(f"container {bundle.id} is running already")
         await self.delete(bundle.id)
