@@ -76,6 +76,15 @@ CASES = (
         prepare=_warm_up,
     ),
     Case(
+        "run-arm64",
+        "run --rm --platform linux/arm64 --isolation vm IMAGE true, bridge network",
+        "ms",
+        (15, 5),
+        ("bastide arm64",),
+        lambda contender, _: _run("bridge", contender),
+        prepare=_warm_up,
+    ),
+    Case(
         "run-none",
         "run --rm --network none IMAGE true",
         "ms",

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -341,7 +342,7 @@ class BastideVm(Contender):
     """The same daemon with `--isolation vm`: each container behind its own kernel."""
 
     name = "bastide vm"
-    run_flags = ("--isolation=vm",)
+    run_flags: tuple[str, ...] = ("--isolation=vm",)
 
     def __init__(self, engine: Bastide) -> None:
         super().__init__(engine.folder)
@@ -355,3 +356,24 @@ class BastideVm(Contender):
 
     def command(self, *words: str) -> list[str]:
         return self.engine.command(*words)
+
+
+class BastideForeign(BastideVm):
+    """VMs for another architecture, with an image of one small program."""
+
+    name = "bastide arm64"
+    run_flags = ("--isolation=vm", "--platform=linux/arm64")
+    image = "bench-arm64"
+
+    def start(self) -> None:
+        super().start()
+        program, archive = self.folder / "true", self.folder / "arm64.tar"
+        source = self.folder / "true.c"
+        source.write_text("int main(void) { return 0; }\n")
+        run(["aarch64-linux-gnu-gcc", "-static", "-s", "-o", str(program), str(source)], self.environment)
+        with tarfile.open(archive, "w") as tar:
+            tar.add(program, "bin/true")
+        self.do("import", "--platform=linux/arm64", "--change=ENV PATH=/bin", str(archive), self.image)
+
+    def run_true(self, image: str, network: str) -> list[str]:
+        return super().run_true(self.image, network)

@@ -15,8 +15,8 @@ GUEST = Path("/var/cache/bastide/guest")
 def install() -> None:
     """Install the peers and the guest that are missing; says so on stderr. Raises BenchError."""
     command = (
-        f'source "{SCRIPTS}/setup.bash"; PROGRAM=bench; open_log; install_packages run guest bench; '
-        f'"$SYSTEM_PYTHON" "{SCRIPTS}/guest" --target "{GUEST}" >&2'
+        f'source "{SCRIPTS}/setup.bash"; PROGRAM=bench; open_log; install_packages run guest foreign bench; '
+        f'"$SYSTEM_PYTHON" "{SCRIPTS}/guest" --target "{GUEST}" --architecture arm64 >&2'
     )
     if subprocess.run(["bash", "-c", command], check=False).returncode != 0:
         raise BenchError("the peers or the guest could not be installed")

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from bench import image
-from bench.contenders import Bastide, BastideVm, Buildah, BuildKit, Contender, Crun, Docker, Podman
+from bench.contenders import Bastide, BastideForeign, BastideVm, Buildah, BuildKit, Contender, Crun, Docker, Podman
 from bench.measure import BenchError, run
 from bench.packages import GUEST
 
@@ -54,7 +54,7 @@ class Stage:
             Crun.name: [Crun(self.work / "crun")],
         }
         chosen = [peers[name] for name in PEERS if self._peers is None or name in self._peers]
-        return [*itertools.chain.from_iterable(chosen), bastide, BastideVm(bastide)]
+        return [*itertools.chain.from_iterable(chosen), bastide, BastideVm(bastide), BastideForeign(bastide)]
 
     def _start(self, contender: Contender) -> None:
         """Start it and give it the image; one that cannot is left out, and that is said."""
