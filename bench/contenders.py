@@ -9,8 +9,9 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from bench.measure import BenchError, run
 from bench.memory import Match
@@ -301,11 +302,14 @@ class Bastide(Contender):
 
     name = "bastide"
 
+    settings: ClassVar[Mapping[str, str]] = {}
+    """What its daemon is told beyond where its folders are."""
+
     def __init__(self, folder: Path, guest: Path) -> None:
         super().__init__(folder)
         self.guest = guest
         self.socket = folder / "run" / "bastide.sock"
-        self.daemons = (Match("bastide.daemon"),)
+        self.daemons = (Match("bastide.daemon", str(folder / "data")),)
         self.monitors = (Match("conmon", str(folder)), Match("vmm"), Match("qemu-system"))
 
     def start(self) -> None:
@@ -315,6 +319,8 @@ class Bastide(Contender):
             "run_root": self.folder / "run",
             "guest_root": self.guest,
             "bridge_subnet": "10.77.0.0/16",
+            "pool_memory": "0",
+            **self.settings,
         }
         self.environment |= {
             "DOCKER_HOST": f"unix://{self.socket}",
@@ -357,6 +363,20 @@ class BastideVm(Contender):
     def command(self, *words: str) -> list[str]:
         return self.engine.command(*words)
 
+    def prewarm(self, image: str) -> None:
+        """Have what VMs of an image are restored from."""
+        self.do("system", "prewarm", image)
+
+    def clone(self, container: str) -> str:
+        """A second VM that goes on where the first one is; its id."""
+        return self.do("clone", container)
+
+    def disk(self) -> int:
+        """Bytes that containers take on the disk."""
+        folders = (self.engine.folder / "data" / part for part in ("containers", "erofs/snapshots"))
+        files = (path for folder in folders for path in folder.rglob("*"))
+        return sum(path.lstat().st_blocks * 512 for path in files)
+
 
 class BastideForeign(BastideVm):
     """VMs for another architecture, with an image of one small program."""
@@ -377,3 +397,39 @@ class BastideForeign(BastideVm):
 
     def run_true(self, image: str, network: str) -> list[str]:
         return super().run_true(self.image, network)
+
+    def prewarm(self, image: str) -> None:
+        super().prewarm(self.image)
+
+
+class BastideWarm(Bastide):
+    """VMs again, by a daemon of their own that keeps some warm."""
+
+    name = "bastide warm"
+    run_flags = ("--isolation=vm",)
+    settings: ClassVar[Mapping[str, str]] = {
+        "pool_memory": str(1 << 30),
+        "bridge": "bastide1",
+        "bridge_subnet": "10.76.0.0/16",
+        "address_pools": "10.92.0.0/16",
+        "firewall_table": "bastide_warm",
+        "cgroup_parent": "bastide-warm",
+    }
+
+    def prewarm(self, image: str) -> None:
+        """Have VMs of an image wait."""
+        self.do("system", "prewarm", image)
+        self.ready()
+
+    def cool(self) -> None:
+        """Let go of every VM that waits."""
+        self.do("system", "pool", "--memory", "0")
+
+    def ready(self) -> None:
+        """Return when as many VMs with an image wait as are wanted, and nothing else goes on."""
+        for _ in range(600):
+            state = json.loads(self.do("system", "pool", "--format", "json"))
+            if all(shape["Ready"] >= max(shape["Wanted"], 1) for shape in state["Shapes"]):
+                return
+            time.sleep(0.1)
+        raise BenchError("no VM is warm after a minute")

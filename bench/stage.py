@@ -10,7 +10,18 @@ from pathlib import Path
 from types import TracebackType
 
 from bench import image
-from bench.contenders import Bastide, BastideForeign, BastideVm, Buildah, BuildKit, Contender, Crun, Docker, Podman
+from bench.contenders import (
+    Bastide,
+    BastideForeign,
+    BastideVm,
+    BastideWarm,
+    Buildah,
+    BuildKit,
+    Contender,
+    Crun,
+    Docker,
+    Podman,
+)
 from bench.measure import BenchError, run
 from bench.packages import GUEST
 
@@ -24,6 +35,7 @@ class Stage:
         self.work = work
         self.crowd = 20 if quick else 100
         self.vm_crowd = 2 if quick else 5
+        self.vm_many = 10 if quick else 100
         self.contenders: list[Contender] = []
         self._peers = peers
         self._ends = ExitStack()
@@ -54,7 +66,8 @@ class Stage:
             Crun.name: [Crun(self.work / "crun")],
         }
         chosen = [peers[name] for name in PEERS if self._peers is None or name in self._peers]
-        return [*itertools.chain.from_iterable(chosen), bastide, BastideVm(bastide), BastideForeign(bastide)]
+        own = (bastide, BastideVm(bastide), BastideForeign(bastide), BastideWarm(self.work / "warm", GUEST))
+        return [*itertools.chain.from_iterable(chosen), *own]
 
     def _start(self, contender: Contender) -> None:
         """Start it and give it the image; one that cannot is left out, and that is said."""

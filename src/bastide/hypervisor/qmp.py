@@ -77,6 +77,15 @@ class Monitor:
             await self.execute("getfd", {"fdname": "state"})
             await self.execute("migrate", {"uri": "fd:state"})
             await self._saved(events)
+            await self._settled()
+
+    async def _settled(self) -> None:
+        """Wait until the guest may be continued: a moment after the event, of which there is no other."""
+        for _ in range(500):
+            if (await self.execute("query-status"))["status"] != "finish-migrate":
+                return
+            await asyncio.sleep(0.01)
+        raise Unavailable("QEMU did not finish saving the virtual machine's state")
 
     async def proceed(self) -> None:
         """Let the guest run again after a save, which may be told to have completed just before QEMU takes this."""

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import hashlib
+import logging
 import os
 import select
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import msgspec
@@ -32,7 +35,11 @@ from bastide.model.config import Settings
 from bastide.model.errors import BastideError, GuestError, NotFound, Unavailable
 from bastide.model.process import Struct
 
+log = logging.getLogger("bastide.templates")
+
 _BOOT_TIMEOUT = 120.0
+_FRESH = 60.0
+"""Seconds after which who asked for a template has opened it."""
 _SETTLE, _SETTLE_IMAGE = 0.3, 3.0
 """Seconds until the guest's delayed work is done; somebody may wait for a plain template."""
 _PIECE = 4 << 20
@@ -113,6 +120,15 @@ def _processor_model() -> str:
     return ""
 
 
+def _program_identity(path: Path) -> str:
+    """What changes when a program is replaced, by one of the same version, too."""
+    try:
+        info = path.stat()
+    except OSError:
+        return ""
+    return f"{info.st_size} {info.st_mtime_ns}"
+
+
 class Templates:
     """The store of templates. One object in a daemon."""
 
@@ -140,6 +156,8 @@ class Templates:
         """
         key = await self._key(wanted, base)
         if key in self._ready and self._unchanged(self._ready[key]):
+            with contextlib.suppress(OSError):
+                os.utime(self._ready[key].directory)
             return self._ready[key]
         return await self._load(key, base)
 
@@ -170,6 +188,7 @@ class Templates:
     def _read_parts(self, wanted: Machine) -> dict[str, str]:
         files = (self._guest(wanted) / name for name in ("kernel", "initramfs"))
         parts = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+        parts["qemu"] = _program_identity(Path(wanted.qemu))
         return {**parts, "processor": _processor_model(), "disks": f"{disks.BASE_SIZE}+{disks.UPPER_SIZE}"}
 
     def _unchanged(self, template: Template) -> bool:
@@ -185,7 +204,7 @@ class Templates:
         try:
             manifest = msgspec.json.decode((directory / "manifest").read_bytes(), type=Manifest)
         except (OSError, msgspec.DecodeError):
-            await self._drop(directory)
+            await self._discard(directory, "manifest")
             return None
         for path in template.files:
             try:
@@ -195,13 +214,19 @@ class Templates:
             except (OSError, BastideError):
                 good = False
             if not good:
-                await self._drop(directory)
+                await self._discard(directory, path.name)
                 return None
             self._checked[path] = before
         with contextlib.suppress(OSError):
             os.utime(directory)
         self._ready[key] = template
         return template
+
+    async def _discard(self, directory: Path, name: str) -> None:
+        """Remove a template whose file `name` is not as it was made, and say so."""
+        if directory.exists():
+            log.warning("the VM template %s was altered (%s): it is removed and made again", directory.name, name)
+            await self._drop(directory)
 
     async def _drop(self, directory: Path) -> None:
         if directory.exists():
@@ -220,8 +245,9 @@ class Templates:
             plan = await self._plan(work, wanted, origin, base)
             await self._run(work, plan, None if base is None else program or Program())
             await blocking(self._seal, work, Manifest(wanted, self._parts[wanted.architecture], {}, _image(base)))
-            await self._drop(self._root / key)
-            work.rename(self._root / key)
+            # Where another daemon was faster this fails: its template, already in use, stays.
+            with contextlib.suppress(OSError):
+                work.rename(self._root / key)
         finally:
             os.close(lock)
             await blocking(shutil.rmtree, work, True)
@@ -327,7 +353,7 @@ class Templates:
         return int(done.stdout) if done.stdout.strip().isdigit() else 0
 
     async def _bound(self, keep: str) -> None:
-        """Remove the templates that were unused longest until the rest is within the limit."""
+        """Remove the templates that were unused longest until the rest is within the limit; none that is in use."""
         found = []
         for directory in self._root.iterdir():
             if directory.is_dir() and not directory.name.startswith("."):
@@ -335,7 +361,7 @@ class Templates:
                 found.append((directory.stat().st_mtime, size, directory))
         total = sum(size for _, size, _ in found)
         for _, size, directory in sorted(found):
-            if total > self._settings.template_limit and directory.name != keep:
+            if total > self._settings.template_limit and directory.name != keep and not _in_use(directory):
                 await self._drop(directory)
                 total -= size
 
@@ -369,6 +395,25 @@ def _lock(directory: Path) -> int:
         os.close(lock)
         raise
     return lock
+
+
+def _in_use(directory: Path) -> bool:
+    """Whether a VM maps the template's memory, or is about to."""
+    try:
+        if time.time() - directory.stat().st_mtime < _FRESH:
+            return True
+        file = os.open(directory / "ram", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        # A lease for writing is given only on a file that nobody else has open (fcntl(2), "Leases").
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        return error.errno == errno.EAGAIN
+    finally:
+        os.close(file)
+    return False
 
 
 def _identity(path: Path) -> tuple[int, int, int]:

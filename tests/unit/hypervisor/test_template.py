@@ -6,6 +6,7 @@ import asyncio
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bastide.host.processes import Spawner
@@ -82,7 +83,9 @@ async def test_a_caller_that_gives_up_leaves_the_making_alone(settings: Settings
 
 
 @pytest.mark.parametrize("name", ["ram", "state", "upper", "manifest"])
-async def test_a_damaged_template_is_made_again(settings: Settings, name: str) -> None:
+async def test_a_damaged_template_is_made_again(
+    settings: Settings, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     first = await Quick(settings, Spawner()).need(MACHINE)
     path = first.directory / name
     path.chmod(0o600)
@@ -91,6 +94,7 @@ async def test_a_damaged_template_is_made_again(settings: Settings, name: str) -
     store = Quick(settings, Spawner())
     assert (await store.need(MACHINE)).directory == first.directory
     assert store.made == 1
+    assert caplog.messages == [f"the VM template {first.key} was altered ({name}): it is removed and made again"]
 
 
 async def test_a_template_swapped_while_the_daemon_runs_is_found(settings: Settings) -> None:
@@ -110,7 +114,13 @@ async def test_every_part_counts(settings: Settings) -> None:
     bigger = Machine(qemu="/q", version=(7, 2, 0), accelerator=Accelerator.TCG, memory=2 << 20)
     keys.add((await Quick(settings, Spawner()).need(bigger)).key)
     keys.add((await Quick(settings, Spawner()).need(bigger, Path("/images/a.erofs"))).key)
-    assert len(keys) == 4
+    for change in ({"version": (7, 2, 1)}, {"accelerator": Accelerator.KVM}, {"cpus": 2}, {"nics": 1}):
+        keys.add((await Quick(settings, Spawner()).need(msgspec.structs.replace(bigger, **change))).key)
+    program = settings.guest_root / "qemu"
+    for content in (b"a program", b"its update"):
+        program.write_bytes(content)
+        keys.add((await Quick(settings, Spawner()).need(msgspec.structs.replace(bigger, qemu=str(program)))).key)
+    assert len(keys) == 10
 
 
 async def test_a_failure_leaves_nothing(settings: Settings) -> None:
@@ -136,8 +146,35 @@ async def test_the_limit_drops_what_was_unused_longest(settings: Settings) -> No
     store = Quick(small, Spawner())
     first = await store.need(MACHINE)
     os.utime(first.directory, (1, 1))
-    second = await store.need(MACHINE, Path("/images/a.erofs"))
-    assert names(settings) == [second.key]
+    with first.ram.open("rb"):
+        second = await store.need(MACHINE, Path("/images/a.erofs"))
+        assert names(settings) == sorted([first.key, second.key])
+    for template in (first, second):
+        os.utime(template.directory, (1, 1))
+    third = await store.need(MACHINE, Path("/images/b.erofs"))
+    # The one that the image's was made from was used just now.
+    assert names(settings) == sorted([first.key, third.key])
+
+
+async def test_two_daemons_make_the_same(settings: Settings) -> None:
+    stores = [Quick(settings, Spawner()) for _ in range(2)]
+    found = await asyncio.gather(*(store.need(MACHINE) for store in stores))
+    assert [store.made for store in stores] == [1, 1]
+    assert names(settings) == [found[0].key]
+    assert {template.state.read_bytes() for template in found} == {found[0].state.read_bytes()}
+    for store in stores:
+        assert (await store.need(MACHINE)).key == found[0].key
+        assert store.made == 1
+
+
+async def test_what_another_daemon_works_at_is_not_swept(settings: Settings) -> None:
+    making = asyncio.create_task(Quick(settings, Spawner()).need(MACHINE))
+    for _ in range(100):
+        await asyncio.sleep(0.001)
+        if (settings.data_root / "templates").is_dir() and any(name.startswith(".build") for name in names(settings)):
+            break
+    await Quick(settings, Spawner()).sweep()
+    assert (await making).ram.exists()
 
 
 def test_the_digest_sees_holes_and_lengths(tmp_path: Path) -> None:
