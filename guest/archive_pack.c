@@ -1,5 +1,5 @@
-/* pack PATH [whole]: a tar stream of PATH, named by its last component, on stdout; `whole`: of everything
- * below PATH without what is mounted there. */
+/* pack PATH [whole | own]: a tar stream of PATH, named by its last component, on stdout; `whole`: of everything
+ * below PATH without what is mounted there; `own`: without the places where something is mounted, too. */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
@@ -34,7 +34,7 @@ static struct link {
 	char path[];
 } *links;
 
-static bool skip_mounts;
+static bool skip_mounts, skip_places;
 
 static void number(char *field, size_t size, unsigned long long value)
 {
@@ -224,7 +224,9 @@ static void pack(const char *path, const char *name)
 	const char *first;
 	if (lstat(path, &info) < 0)
 		return;
-	bool hollow = skip_mounts && is_mount(path);
+	bool hollow = (skip_mounts || skip_places) && is_mount(path);
+	if (hollow && skip_places)
+		return;
 	if (S_ISDIR(info.st_mode)) {
 		snprintf(shown, sizeof shown, "%s/", name);
 		if (*name)
@@ -257,6 +259,7 @@ int archive_pack(char **args)
 		return 2;
 	}
 	skip_mounts = args[2] && !strcmp(args[2], "whole");
+	skip_places = args[2] && !strcmp(args[2], "own");
 	snprintf(path, sizeof path, "%s", args[1]);
 	const char *name = skip_mounts ? "" : basename(path);
 	pack(args[1], !strcmp(name, "/") ? "." : name);

@@ -146,6 +146,33 @@ def test_an_absent_source(wall: Walled, tmp_path: Path) -> None:
     assert "bind source path does not exist" in done.stderr
 
 
+def test_a_volume_is_no_part_of_an_image(wall: Walled, tmp_path: Path) -> None:
+    daemon = wall.daemon
+    (tmp_path / "secret").write_text("secret")
+    flags = ("-v", f"{tmp_path}:/new/volume", "-v", f"{tmp_path}/secret:/etc/secret", "-v", "vol:/var/www")
+    wall.run("-d", "--name", "box", *flags, "busybox", "sh", "-c", "echo own > /new/file; sleep 1000")
+    until(lambda: daemon.cli("exec", "box", "test", "-s", "/new/file", check=False).returncode == 0)
+    daemon.ok("commit", "box", "made")
+    script = "cat /new/file; ls -A /new/volume 2>/dev/null; cat /etc/secret 2>/dev/null; cat /var/www/index.html"
+    assert daemon.ok("run", "--rm", "made", "sh", "-c", script) == "own\nhello from the image"
+    daemon.ok("rm", "-f", "box")
+    daemon.ok("rmi", "made")
+
+
+def test_mounts_of_a_build_step_stay_out_of_its_layer(daemon: Daemon, tmp_path: Path) -> None:
+    (tmp_path / "given").write_text("given")
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "Dockerfile").write_text(
+        "FROM busybox\n"
+        "RUN --mount=type=secret,id=s --mount=type=bind,target=/given --mount=type=cache,target=/cache "
+        "cat /run/secrets/s /given/given > /seen && echo x > /cache/x && cat /cache/x\n"
+    )
+    daemon.ok("build", "--isolation", "vm", "--secret", f"id=s,src={tmp_path}/secret", "-t", "made", str(tmp_path))
+    script = "cat /seen; echo; cat /run/secrets/s /given/given /cache/x 2>/dev/null"
+    assert daemon.cli("run", "--rm", "made", "sh", "-c", script, check=False).stdout == "secretgiven\n"
+    daemon.ok("rmi", "made")
+
+
 def test_what_a_vm_cannot_share(daemon: Daemon, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "socket"))

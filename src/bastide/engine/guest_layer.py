@@ -18,7 +18,10 @@ _CHANGED, _ADDED, _DELETED = 0, 1, 2
 
 
 async def write_guest(guest: Files, container: str, writer: LayerWriter) -> None:
-    """Write the changes of a running container. Raises GuestError, InvalidArgument, HostError."""
+    """Write the changes of a running container, nothing of what is mounted in it.
+
+    Raises GuestError, InvalidArgument, HostError.
+    """
     for kind, path in outermost(await guest.changes(container)):
         name = os.fsencode(path).lstrip(b"/")
         if kind == _DELETED:
@@ -28,7 +31,7 @@ async def write_guest(guest: Files, container: str, writer: LayerWriter) -> None
         folder = name.rpartition(b"/")[0]
         copying = in_thread("layer", copy_entries, channel, writer, folder, first_only=kind == _CHANGED)
         work = asyncio.create_task(copying)
-        await channel.fill(guest.get_archive(container, path), work)
+        await channel.fill(guest.get_archive(container, path, own=True), work)
         await work
 
 

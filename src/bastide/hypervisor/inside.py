@@ -94,9 +94,9 @@ async def rehearse(agent: Agent, capabilities: tuple[str, ...]) -> None:
     await channel.ended
 
 
-async def pack(agent: Agent, path: str, *, whole: bool = False) -> AsyncIterator[bytes]:
+async def pack(agent: Agent, path: str, *, whole: bool = False, own: bool = False) -> AsyncIterator[bytes]:
     """As `Files.get_archive`. Raises NotFound before the first piece."""
-    channel = await _start(agent, "pack", "/" + path.lstrip("/"), *(["whole"] if whole else []))
+    channel = await _start(agent, "pack", "/" + path.lstrip("/"), *["whole"] * whole, *["own"] * own)
     complaint = b""
     try:
         async for which, data in channel.output():

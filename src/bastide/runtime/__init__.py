@@ -259,8 +259,11 @@ class Files(Protocol):
     async def stat_path(self, container: str, path: str) -> dict[str, Any]:
         """`name`, `size`, `mode` (Go's FileMode bits), `mtime`, `linkTarget`."""
 
-    def get_archive(self, container: str, path: str) -> AsyncIterator[bytes]:
-        """The file or directory as a tar stream, named by its last component."""
+    def get_archive(self, container: str, path: str, *, own: bool = False) -> AsyncIterator[bytes]:
+        """The file or directory as a tar stream, named by its last component.
+
+        `own`: without anything that is mounted there, which is no part of the container's files.
+        """
 
     async def put_archive(self, container: str, path: str, data: AsyncIterator[bytes]) -> None:
         """Unpack a tar stream into the directory `path`."""

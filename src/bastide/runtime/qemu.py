@@ -680,10 +680,11 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         """See Files."""
         return await inside.stat_path(await self._agent(container), path)
 
-    async def get_archive(self, container: str, path: str) -> AsyncIterator[bytes]:
+    async def get_archive(self, container: str, path: str, *, own: bool = False) -> AsyncIterator[bytes]:
         """See Files. The root is given without what is mounted in it."""
         agent = await self._agent(container)
-        async for piece in inside.pack(agent, path, whole=not path.strip("/")):
+        whole = not path.strip("/")
+        async for piece in inside.pack(agent, path, whole=whole, own=own and not whole):
             yield piece
 
     async def put_archive(self, container: str, path: str, data: AsyncIterator[bytes]) -> None:
