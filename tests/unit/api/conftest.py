@@ -237,7 +237,10 @@ class FakeImages:
     def get(self, reference: str) -> Any:
         if reference not in ("busybox", IMAGE_ID):
             raise NotFound(f"No such image: {reference}")
-        return SimpleNamespace(id=IMAGE_ID, diff_ids=["sha256:1"], size=100)
+        return SimpleNamespace(id=IMAGE_ID, diff_ids=["sha256:1"], size=100, insecure_options=[])
+
+    def find(self, reference: str) -> Any:
+        return self.get(IMAGE_ID) if reference == IMAGE_ID else None
 
 
 class FakeEngine:

@@ -291,7 +291,7 @@ def test_every_flag_goes_somewhere() -> None:
     """A flag that `run` takes but nobody reads would be ignored in silence."""
     from bastide.cli.options import flags
 
-    read_elsewhere = {"attach", "interactive", "name", "platform", "pull", "quiet"}
+    read_elsewhere = {"attach", "insecure-options", "interactive", "name", "platform", "pull", "quiet"}
     special = {
         *container._NETWORK,
         *container._PORTS,

@@ -24,7 +24,7 @@ class Uploads:
         self.location = "/v2/dst/blobs/uploads/1"
         self.mounts: list[str] = []
         self.received: dict[str, bytes] = {}
-        self._data = b""
+        self._data: dict[str, bytes] = {}
 
     async def __call__(self, request: web.Request) -> web.Response:
         world = self.world
@@ -36,17 +36,18 @@ class Uploads:
             self.mounts.append(request.query.get("from", ""))
             if request.query.get("from") == "src" and request.query["mount"] in world.registry.blobs:
                 return web.Response(status=201)
-            return web.Response(status=202, headers={"Location": self.location})
+            return web.Response(status=202, headers={"Location": f"{self.location}?upload={len(self.mounts)}"})
+        upload = request.query["upload"]
         if request.method == "PATCH":
-            self._data = await request.read()
+            self._data[upload] = await request.read()
             if self.lose:
                 self.lose -= 1
                 return web.json_response({"errors": [{"code": "BLOB_UPLOAD_UNKNOWN"}]}, status=404)
-            return web.Response(status=202, headers={"Location": self.location + "?state=2"})
+            return web.Response(status=202, headers={"Location": f"{self.location}?upload={upload}&state=2"})
         digest = request.query["digest"]
-        if sha256(self._data) != digest:
+        if sha256(self._data[upload]) != digest:
             return web.json_response({"errors": [{"code": "DIGEST_INVALID", "message": "no"}]}, status=400)
-        self.received[digest] = self._data
+        self.received[digest] = self._data[upload]
         return web.Response(status=201)
 
 

@@ -81,7 +81,10 @@ async def list_containers(request: web.Request) -> web.Response:
         if everything or container.state.running or container.state.status is Status.RESTARTING
     ]
     chosen = selection.select(present, wanted, containers.get, names.descends)
-    rows = [view.summary(container, names.shown(container)) for container in chosen[: limit or None]]
+    rows = [
+        view.summary(container, names.shown(container)) | _insecure(request, container)
+        for container in chosen[: limit or None]
+    ]
     if flag(request, "size"):
         for row in rows:
             row.update(await _sizes(request, row["Id"]))
@@ -121,11 +124,17 @@ async def create(request: web.Request) -> web.Response:
     return reply({"Id": container.id, "Warnings": warnings}, 201)
 
 
+def _insecure(request: web.Request, container: Container) -> dict[str, Any]:
+    """What the container's image was not protected from, where somebody asked for that."""
+    image = request.app[ENGINE].images.find(container.image_id) if container.image_id else None
+    return {"InsecureOptions": image.insecure_options} if image and image.insecure_options else {}
+
+
 async def inspect(request: web.Request) -> web.Response:
     """`GET /containers/{name}/json`."""
     engine = request.app[ENGINE]
     container = engine.containers.get(_name(request))
-    shown = view.inspect(container, engine.execs.of(container.id))
+    shown = view.inspect(container, engine.execs.of(container.id)) | _insecure(request, container)
     if flag(request, "size"):
         shown.update(await _sizes(request, container.id))
     return reply(shown)

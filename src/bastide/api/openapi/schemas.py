@@ -66,6 +66,7 @@ SHAPES: dict[str, dict[str, str]] = {
     "SummaryNetworks": {"Networks": "{Endpoint}"},
     "ContainerSummary": {
         "Id": "string",
+        "InsecureOptions?": "[string]",
         "Names": "[string]",
         "Image": "string",
         "ImageID": "string",
@@ -121,6 +122,7 @@ SHAPES: dict[str, dict[str, str]] = {
     "GraphDriver": {"Data": "{string}?", "Name": "string"},
     "ContainerInspect": {
         "Id": "string",
+        "InsecureOptions?": "[string]",
         "Created": "string",
         "Path": "string",
         "Args": "[string]",

@@ -55,6 +55,7 @@ CREATE: tuple[Flag, ...] = (
     ("health-timeout", "", DURATION, "Maximum time that one check may take (ms|s|m|h)"),
     ("hostname", "h", STRING, "Container host name"),
     ("init", "", SWITCH, "Run an init that forwards signals and reaps processes"),
+    ("insecure-options", "", LIST, "Do without a protection of the pull (image: signatures)"),
     ("interactive", "i", SWITCH, "Keep STDIN open even if not attached"),
     ("ip", "", STRING, "IPv4 address (e.g., 172.30.100.104)"),
     ("ip6", "", STRING, "IPv6 address (e.g., 2001:db8::33)"),

@@ -54,7 +54,9 @@ def make(client: Client, options: Options, body: Object) -> str:
 def _pull(client: Client, options: Options, reference: str) -> None:
     from bastide.cli.verbs import pull
 
-    pull.fetch(client, reference, options.text("platform"), quiet=options.on("quiet"), descriptor=2)
+    insecure = ",".join(options.all("insecure-options"))
+    platform, quiet = options.text("platform"), options.on("quiet")
+    pull.fetch(client, reference, platform, quiet=quiet, descriptor=2, insecure=insecure)
 
 
 def _check_cidfile(options: Options) -> None:

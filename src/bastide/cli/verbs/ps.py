@@ -64,7 +64,7 @@ def fields(item: Object, *, whole: bool) -> dict[str, Callable[..., Any]]:
         "RunningFor": lambda: moments.ago(item["Created"]),
         "Status": lambda: item["Status"],
         "State": lambda: item["State"],
-        "Isolation": lambda: (item.get("HostConfig") or {}).get("Isolation") or "container",
+        "Isolation": lambda: _isolation(item),
         "Ports": lambda: ports(item.get("Ports") or []),
         "Names": lambda: names(item, whole=whole),
         "Labels": lambda: ",".join([f"{k}={v}" for k, v in sorted((item.get("Labels") or {}).items())]),
@@ -75,6 +75,12 @@ def fields(item: Object, *, whole: bool) -> dict[str, Callable[..., Any]]:
         "Platform": lambda: item.get("Platform") or "",
         "Size": lambda: _size(item),
     }
+
+
+def _isolation(item: Object) -> str:
+    wall = (item.get("HostConfig") or {}).get("Isolation") or "container"
+    insecure = item.get("InsecureOptions")
+    return f"{wall} (insecure: {','.join(insecure)})" if insecure else wall
 
 
 def names(item: Object, *, whole: bool) -> str:

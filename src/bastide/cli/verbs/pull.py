@@ -37,10 +37,11 @@ def _more(options: Options) -> dict[str, str]:
     }
 
 
-def fetch(client: Client, reference: str, platform: str, *, quiet: bool, descriptor: int) -> None:
+def fetch(client: Client, reference: str, platform: str, *, quiet: bool, descriptor: int, insecure: str = "") -> None:
     """Pull with progress on a descriptor (1 or 2)."""
     name, tag = references.split(reference)
-    _fetch(client, name, tag or "latest", platform, quiet=quiet, descriptor=descriptor)
+    more = {"insecure-options": insecure}
+    _fetch(client, name, tag or "latest", platform, quiet=quiet, descriptor=descriptor, more=more)
 
 
 def _fetch(
