@@ -7,6 +7,7 @@
 #include <sys/types.h>
 
 #define MAX_FDS 64
+#define MAX_VIEW 32
 #define MAX_ARGUMENTS 512
 #define MAX_SHARES 256
 #define MAX_TAPS 16
@@ -39,6 +40,8 @@ struct plan {
 	char *cgroups[32];
 	int cgroup_count;
 	char *preload;
+	char *view[MAX_VIEW]; /* what QEMU sees of the host's files */
+	int view_count;
 	uid_t uid;
 	bool resync; /* the guest was saved amid its streams: skip what was for another monitor */
 	bool leash; /* end when our stdin does: whoever started us is gone */
@@ -65,6 +68,9 @@ void fail(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)
 
 /* vmm_plan.c */
 void plan_read(struct plan *plan, const char *path);
+
+/* vmm_view.c */
+void view_enter(const struct plan *plan);
 
 /* vmm_hypervisor.c */
 void enter_cgroups(const struct plan *plan);

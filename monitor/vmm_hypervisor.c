@@ -1,8 +1,9 @@
-/* QEMU as our child: its own uid, no privileges, no network, only the descriptors of the plan. */
+/* QEMU as our child: its own uid, no privileges, no network, only the descriptors and files of the plan. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -53,8 +54,8 @@ static void drop_privileges(const struct plan *plan)
 {
 	struct rlimit none = {0, 0};
 	setrlimit(RLIMIT_CORE, &none);
-	if (unshare(CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS) < 0)
-		fail("unshare: %s", strerror(errno));
+	for (int cap = 0; cap < 64 && prctl(PR_CAPBSET_READ, cap) >= 0; cap++)
+		prctl(PR_CAPBSET_DROP, cap);
 	if (setgroups(0, NULL) < 0 || setresgid(plan->uid, plan->uid, plan->uid) < 0 ||
 	    setresuid(plan->uid, plan->uid, plan->uid) < 0)
 		fail("setresuid: %s", strerror(errno));
@@ -85,12 +86,19 @@ void hypervisor_kill(const struct plan *plan, pid_t hypervisor, int *status)
 		*status = SIGKILL;
 }
 
-/* Start QEMU. It dies with us. */
+/* Whether the monitor has ended: the other end of the console is gone. */
+static bool orphaned(void)
+{
+	struct pollfd console = {.fd = 1};
+	return poll(&console, 1, 0) > 0 && (console.revents & POLLHUP);
+}
+
+/* Start QEMU, alone in a process namespace. It dies with us. */
 pid_t hypervisor_start(const struct plan *plan)
 {
-	pid_t parent = getpid(), pid = fork();
+	pid_t pid = (pid_t)syscall(SYS_clone, SIGCHLD | CLONE_NEWPID, 0, 0, 0, 0);
 	if (pid < 0)
-		fail("fork: %s", strerror(errno));
+		fail("clone: %s", strerror(errno));
 	if (pid > 0)
 		return pid;
 	char preload[512] = "LD_PRELOAD=", *environment[] = {"LC_ALL=C", plan->preload ? preload : NULL, NULL};
@@ -100,9 +108,10 @@ pid_t hypervisor_start(const struct plan *plan)
 		snprintf(preload, sizeof preload, "LD_PRELOAD=%s", plan->preload);
 	enter_cgroups(plan);
 	place_descriptors(plan);
+	view_enter(plan);
 	drop_privileges(plan);
 	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-	if (getppid() != parent)
+	if (orphaned())
 		_exit(1);
 	execve(plan->arguments[0], plan->arguments, environment);
 	fail("exec %s: %s", plan->arguments[0], strerror(errno));

@@ -130,6 +130,10 @@ static void apply(struct plan *plan, const char *word, char *value)
 		plan->leash = true;
 	} else if (!strcmp(word, "preload")) {
 		plan->preload = value;
+	} else if (!strcmp(word, "view")) {
+		if (plan->view_count == MAX_VIEW)
+			fail("plan: too many files to see");
+		plan->view[plan->view_count++] = value;
 	} else if (!strcmp(word, "vendor")) {
 		plan->vendor = listen_at(value);
 	} else if (!strcmp(word, "share")) {

@@ -66,12 +66,56 @@ async def test_what_the_hypervisor_can_reach(vm: Place) -> None:
     for pid, entry in zip(pids, found, strict=True):
         assert len(set(entry["Uid"].split() + entry["Gid"].split())) == 1
         assert entry["Groups"] == ""
-        assert {int(entry[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {0}
+        assert {int(entry[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb", "CapBnd")} == {0}
         assert entry["NoNewPrivs"] == "1"
         assert entry["Seccomp"] == "2"
-        assert Path(f"/proc/{pid}/ns/net").readlink() != Path("/proc/self/ns/net").readlink()
+        assert entry["NSpid"].split()[1:] == ["1"]
         groups = Path(f"/proc/{pid}/cgroup").read_text()
         assert vm.settings.cgroup_parent in groups
+    for kind in ("cgroup", "ipc", "mnt", "net", "pid", "uts"):
+        spaces = [Path(f"/proc/{pid}/ns/{kind}").readlink() for pid in ("self", *pids)]
+        assert len(set(spaces)) == 3, kind
+
+
+async def test_files_that_the_hypervisor_sees(vm: Place) -> None:
+    """Its program, libraries and firmware, read-only, and its own /proc: no device, no socket, no file of anybody."""
+    container, _ = await vm.start("sleep", "100")
+    pid = await hypervisor(vm, container)
+    mounts = {}
+    for entry in Path(f"/proc/{pid}/mountinfo").read_text().splitlines():
+        fields = entry.split()
+        mounts[fields[4]] = set(fields[5].split(","))
+    libraries = {path for path in ("/lib", "/lib64", "/usr/lib", "/usr/lib64") if not Path(path).is_symlink()}
+    firmware = {"/usr/share/qemu", "/usr/share/seabios"}
+    preload = {str(vm.settings.guest_root / "readonly.so")}
+    known = {"/", "/proc", "/etc/ld.so.cache", "/usr/bin/qemu-system-x86_64", *libraries, *firmware, *preload}
+    assert set(mounts) <= known
+    for target, options in mounts.items():
+        assert {"nosuid", "nodev"} <= options, target
+        assert ("ro" in options) is (target != "/proc"), target
+    root = Path(f"/proc/{pid}/root")
+    guest = vm.settings.guest_root.parts[1]
+    assert {entry.name for entry in root.iterdir()} <= {"etc", "lib", "lib64", "proc", "usr", guest}
+    assert [entry.name for entry in (root / "etc").iterdir()] == ["ld.so.cache"]
+    assert {entry.name for entry in (root / "proc").iterdir() if entry.name.isdigit()} == {"1"}
+
+
+async def test_sockets_of_the_hypervisor(vm: Place) -> None:
+    """Each has its other end at the monitor; one listens for QMP, which only root reaches."""
+    container, _ = await vm.start("sleep", "100")
+    pid = await hypervisor(vm, container)
+    inodes = {
+        str(entry.readlink()).removeprefix("socket:[").rstrip("]")
+        for entry in Path(f"/proc/{pid}/fd").iterdir()
+        if str(entry.readlink()).startswith("socket:")
+    }
+    unix = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    named = [fields[7] for fields in unix if fields[6] in inodes and len(fields) > 7]
+    assert inodes <= {fields[6] for fields in unix}
+    assert set(named) == {"qmp.sock"}
+    control = vm.settings.run_root / "containers" / container / "qmp.sock"
+    assert control.exists()
+    assert not control.parent.stat().st_mode & 0o077
 
 
 async def test_descriptors_of_the_hypervisor(vm: Place) -> None:

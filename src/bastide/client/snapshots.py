@@ -34,9 +34,10 @@ class Snapshots:
         """Remove a snapshot."""
         self._client.call("DELETE", f"{_of(container)}/snapshots/{segment(tag)}")
 
-    def restore(self, container: str, tag: str = "") -> Object:
-        """Put a container back; the latest snapshot when none is named."""
-        result: Object = self._client.call("POST", f"{_of(container)}/restore", {"tag": tag})
+    def restore(self, container: str, tag: str = "", *, memory: bool = True) -> Object:
+        """Put a container back, with the memory if that was saved; the latest snapshot when none is named."""
+        query = {"tag": tag, **({} if memory else {"memory": "0"})}
+        result: Object = self._client.call("POST", f"{_of(container)}/restore", query)
         return result
 
     def clone(self, container: str, name: str = "", tag: str = "") -> Object:

@@ -178,13 +178,19 @@ class Snapshots:
 
     # -- go back -------------------------------------------------------------------------------
 
-    async def restore(self, reference: str, tag: str = "") -> Snapshot:
+    async def restore(self, reference: str, tag: str = "", *, memory: bool = True) -> Snapshot:
         """Put a container back into a saved state. It runs afterwards if its memory was saved or it ran before.
 
-        Raises NotFound, Unsupported, and what starting raises.
+        Without `memory` the files alone are put back. Raises NotFound, Unsupported, Conflict (the memory cannot be
+        restored here; nothing was changed), and what starting raises.
         """
         container = self._ledger.find(reference)
         snapshot = self.get(reference, tag)
+        with_memory = snapshot.memory and memory
+        if with_memory:
+            runtime = self._backends.runtime(container.runtime)
+            assert isinstance(runtime, Snapshotting)
+            await runtime.check_saved(self._memory(snapshot.id))
         ran = container.state.running
         if ran:
             with suppress(NotModified):
@@ -193,9 +199,9 @@ class Snapshots:
             present = self._ledger.fresh(container)
             self._restores.put(present.id, _Restore(snapshot.id))
             await self._put_back(present, snapshot)
-            if snapshot.memory:
+            if with_memory:
                 await self._lifecycle.start_saved(present, self._memory(snapshot.id))
-        if ran and not snapshot.memory:
+        if ran and not with_memory:
             await self._lifecycle.start(present)
         self._ledger.event(present, "restore", tag=snapshot.tag)
         return snapshot

@@ -11,6 +11,7 @@ import contextlib
 import os
 import socket
 import struct
+from collections import deque
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, cast
@@ -54,6 +55,8 @@ _ERRORS: dict[int, type[BastideError]] = {
 _TIMEOUT = 30.0
 """Seconds that a guest may take to answer; under emulation on a busy host a second is nothing."""
 _STREAM_LIMIT = 1 << 31
+_IDLE_LIMIT = 4096
+"""Frames without content, or that nobody waits for, that a guest may send beyond one for each that it got."""
 
 
 class Channel:
@@ -61,7 +64,9 @@ class Channel:
 
     def __init__(self, agent: Agent, stream: int) -> None:
         self._agent, self.stream = agent, stream
-        self._pieces: asyncio.Queue[tuple[int, bytes] | None] = asyncio.Queue()
+        self._pieces: deque[tuple[int, bytearray]] = deque()
+        self._more = asyncio.Event()
+        self._over = False
         self._held = 0
         self._credit = WINDOW_STDIN
         self._room = asyncio.Event()
@@ -71,10 +76,16 @@ class Channel:
 
     async def output(self) -> AsyncIterator[tuple[int, bytes]]:
         """Pieces as `(1 stdout | 2 stderr, bytes)`; ends with the process or the channel."""
-        while (piece := await self._pieces.get()) is not None:
-            self._held -= len(piece[1])
-            yield piece
-            self._agent.send(Ask.WINDOW, self.stream, u32(len(piece[1])))
+        while True:
+            while self._pieces:
+                which, data = self._pieces.popleft()
+                self._held -= len(data)
+                yield which, bytes(data)
+                self._agent.send(Ask.WINDOW, self.stream, u32(len(data)))
+            if self._over:
+                return
+            self._more.clear()
+            await self._more.wait()
 
     async def write(self, data: bytes) -> None:
         """Write to stdin; waits for room. Raises NotFound when the process has ended."""
@@ -100,12 +111,11 @@ class Channel:
     def detach(self) -> None:
         """Nobody reads any more: what still arrives is dropped so that the process goes on."""
         self._detached = True
-        while not self._pieces.empty():
-            piece = self._pieces.get_nowait()
-            if piece is not None:
-                self._agent.send(Ask.WINDOW, self.stream, u32(len(piece[1])))
+        if self._held:
+            self._agent.send(Ask.WINDOW, self.stream, u32(self._held))
+        self._pieces.clear()
         self._held = 0
-        self._pieces.put_nowait(None)
+        self._close()
 
     def received(self, which: int, data: bytes) -> None:
         """Called by the agent's reader. Raises GuestError when the guest ignores the window."""
@@ -115,8 +125,16 @@ class Channel:
         self._held += len(data)
         if self._held > WINDOW_OUTPUT:
             raise GuestError("the guest agent sent more output than it was allowed to")
-        if data:
-            self._pieces.put_nowait((which, data))
+        # Small pieces become one: a guest decides how many it sends.
+        if self._pieces and self._pieces[-1][0] == which and len(self._pieces[-1][1]) < PAYLOAD:
+            self._pieces[-1][1].extend(data)
+        elif data:
+            self._pieces.append((which, bytearray(data)))
+        self._more.set()
+
+    def _close(self) -> None:
+        self._over = True
+        self._more.set()
 
     def credited(self, count: int) -> None:
         """The guest has taken `count` bytes of stdin."""
@@ -128,7 +146,7 @@ class Channel:
         if not self.ended.done():
             self.ended.set_result((code & 255, oom))
         self._room.set()
-        self._pieces.put_nowait(None)
+        self._close()
 
     def abort(self, error: BastideError) -> None:
         """The channel broke."""
@@ -136,7 +154,7 @@ class Channel:
             self.ended.set_exception(error)
             self.ended.exception()
         self._room.set()
-        self._pieces.put_nowait(None)
+        self._close()
 
 
 class Agent(asyncio.Protocol):
@@ -152,6 +170,8 @@ class Agent(asyncio.Protocol):
         self._pieces: dict[int, bytearray] = {}
         self._channels: dict[int, Channel] = {}
         self._next = 1
+        self._idle = -_IDLE_LIMIT
+        """Frames that brought nothing, less those that were sent and what is allowed: 0 is too many."""
         self._writable = asyncio.Event()
         self._writable.set()
         self._error: BastideError | None = None
@@ -200,6 +220,7 @@ class Agent(asyncio.Protocol):
             raise GuestError(f"the guest did not answer within {timeout:.0f} s") from error
         finally:
             self._answers.pop(number, None)
+            self._pieces.pop(number, None)
 
     async def run(self, specification: bytes, timeout: float = _TIMEOUT) -> Channel:
         """Run a process (fields P_*); gives its streams once it runs."""
@@ -217,6 +238,7 @@ class Agent(asyncio.Protocol):
     def send(self, kind: Ask, stream: int, data: bytes = b"") -> None:
         """Queue a frame. Nothing happens when the channel has broken."""
         if self._transport is not None and self._error is None:
+            self._idle -= 1
             self._transport.write(frame(kind, stream, data))
 
     async def drained(self) -> None:
@@ -277,6 +299,10 @@ class Agent(asyncio.Protocol):
 
     def _received(self, one: Frame) -> None:
         channel = self._channels.get(one.stream)
+        if not one.data or (channel is None and one.stream not in self._answers):
+            self._idle += 1
+            if self._idle > 0:
+                raise GuestError("the guest agent sends what nobody asked for")
         match one.type:
             case Tell.STDOUT | Tell.STDERR if channel is not None:
                 channel.received(1 if one.type == Tell.STDOUT else 2, one.data)

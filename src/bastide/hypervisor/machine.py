@@ -15,6 +15,10 @@ from bastide.model.process import Struct
 
 # QEMU's documentation, "Security": what a guest's emulator never needs.
 _CONFINEMENT = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache")
+_FIRMWARE = ("/usr/share/qemu", "/usr/share/seabios")
+_VIEW = tuple(map(Path, _LIBRARIES + _FIRMWARE))
+"""What QEMU sees of the host's files, beside its program."""
 _SHARED_READONLY = (8, 2)
 """First version whose memory-backend-file maps a read-only file privately writable (`rom=off`)."""
 
@@ -185,6 +189,11 @@ def describe(
     the file itself, as a template in the making does. `exchangeable`: the disks are given other files later.
     """
     model = architecture.ARCHITECTURES[machine.architecture]
+    program = Path(machine.qemu)
+    for path in (*dict.fromkeys((program, program.resolve())), *_VIEW):
+        plan.view(path)
+    if machine.accelerator is Accelerator.KVM:
+        plan.view(Path("/dev/kvm"))
     memory = None if ram is None else plan.write(ram) if shared else plan.read(ram)
     listener = plan.listen(control)
     plan.arguments(

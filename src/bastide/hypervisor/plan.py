@@ -113,7 +113,12 @@ class Plan:
 
     def preload(self, path: Path) -> None:
         """A library to load into QEMU."""
+        self.view(path)
         self._add(f"preload {path}")
+
+    def view(self, path: Path) -> None:
+        """A file, folder or link of the host's that QEMU sees, read-only; nothing where it does not exist."""
+        self._add(f"view {path}")
 
     def cgroup(self, path: Path) -> None:
         """A `cgroup.procs` file that QEMU is written into."""

@@ -113,7 +113,9 @@ class Monitor:
                     if status == "completed":
                         return
                     if status in ("failed", "cancelled"):
-                        raise Unavailable("QEMU could not save the virtual machine's state")
+                        found = await self.execute("query-migrate")
+                        why = found.get("error-desc", "no reason given")
+                        raise Unavailable(f"QEMU could not save the virtual machine's state: {why}")
         except TimeoutError as error:
             raise Unavailable("QEMU did not save the virtual machine's state in time") from error
         raise Unavailable("QEMU ended while it saved the virtual machine's state")

@@ -11,8 +11,9 @@ import msgspec
 
 from bastide.host.syscalls import blocking
 from bastide.hypervisor import disks, qmp, shares
+from bastide.hypervisor.accelerator import Accelerator
 from bastide.hypervisor.machine import Machine
-from bastide.hypervisor.template import digest
+from bastide.hypervisor.template import digest, processor_model
 from bastide.model.errors import BastideError, Conflict, NotFound
 
 
@@ -23,11 +24,17 @@ class Manifest(msgspec.Struct, frozen=True):
     digests: dict[str, str]
     shares: int = 0
     """How many trees of the host's the guest has; what it holds of them is in a file of its own (`shares`)."""
+    processor: str = ""
+    """The host's model, where it matters to the guest: not under emulation."""
 
 
 def _sum(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _processor(machine: Machine) -> str:
+    return processor_model() if machine.accelerator is Accelerator.KVM else ""
 
 
 async def write(
@@ -53,8 +60,16 @@ async def write(
                     await monitor.proceed()
     finally:
         os.close(file)
-    manifest = Manifest(machine, await blocking(_digests, directory, trees), trees)
+    manifest = Manifest(machine, await blocking(_digests, directory, trees), trees, _processor(machine))
     (directory / "manifest").write_bytes(msgspec.json.encode(manifest))
+
+
+def described(directory: Path) -> Manifest:
+    """What a saved state says of itself. Raises NotFound."""
+    try:
+        return msgspec.json.decode((directory / "manifest").read_bytes(), type=Manifest)
+    except (OSError, msgspec.DecodeError) as error:
+        raise NotFound(f"no saved memory in {directory}") from error
 
 
 def _digests(directory: Path, trees: int) -> dict[str, str]:
@@ -67,13 +82,15 @@ async def read(directory: Path, version: tuple[int, int, int]) -> Manifest:
 
     Raises NotFound (nothing was saved), Conflict (files were altered, or another QEMU saved them).
     """
-    try:
-        manifest = msgspec.json.decode((directory / "manifest").read_bytes(), type=Manifest)
-    except (OSError, msgspec.DecodeError) as error:
-        raise NotFound(f"no saved memory in {directory}") from error
+    manifest = described(directory)
     if manifest.machine.version != version:
         saved, here = (".".join(map(str, one)) for one in (manifest.machine.version, version))
-        raise Conflict(f"the memory was saved by QEMU {saved}, this is {here}: restore the files alone")
+        raise Conflict(f"the memory was saved by QEMU {saved}, this is {here}: restore the files alone (--disk-only)")
+    if manifest.processor != _processor(manifest.machine):
+        here = _processor(manifest.machine)
+        raise Conflict(
+            f"the memory was saved on {manifest.processor!r}, this is {here!r}: restore the files alone (--disk-only)"
+        )
     try:
         found = await blocking(_digests, directory, manifest.shares)
     except (OSError, BastideError):

@@ -294,6 +294,9 @@ class Snapshotting(Protocol):
     async def save(self, container: str, directory: Path) -> None:
         """Write memory and disk state into `directory` while it runs; it goes on afterwards."""
 
+    async def check_saved(self, directory: Path) -> None:
+        """Raise Conflict when a saved state cannot be restored here, NotFound when there is none."""
+
     async def restore(self, bundle: Bundle, directory: Path) -> None:
         """Make `bundle` from a saved state; it runs when this returns."""
 

@@ -586,6 +586,12 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
                 agent.send(Ask.CLOCK, 0, process.clock())
                 agent.send(Ask.THAW, 0)
 
+    async def check_saved(self, directory: Path) -> None:
+        """See Snapshotting."""
+        model = architecture.find(saved.described(directory).machine.architecture)
+        _, version, _ = await self._emulators.need(model)
+        await saved.read(directory, version)
+
     async def restore(self, bundle: Bundle, directory: Path) -> None:
         """See Snapshotting: the VM goes on where it was saved, with this bundle's name, addresses and entropy."""
         if not isinstance(bundle.root, DiskRoot):

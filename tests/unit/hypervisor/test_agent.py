@@ -6,15 +6,18 @@ import array
 import asyncio
 import contextlib
 import os
+import random
 import socket
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
+from bastide.hypervisor import inside
 from bastide.hypervisor.agent import Agent, Channel
 from bastide.hypervisor.frames import HEADER, PAYLOAD, VERSION, WINDOW_OUTPUT, Ask, Decoder, Frame, Tell, u32
-from bastide.model.errors import GuestError, NotFound, PermissionDenied, Unavailable
+from bastide.model.errors import BastideError, GuestError, NotFound, PermissionDenied, Unavailable
 
 
 def told(kind: int, stream: int, data: bytes = b"", flags: int = 0) -> bytes:
@@ -51,6 +54,10 @@ class Guest:
 
     def hang_up(self) -> None:
         self._ours.close()
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Keep nothing of the end that was handed out."""
         self._theirs.close()
 
     async def send(self, data: bytes) -> None:
@@ -172,7 +179,17 @@ async def cut_short(agent: Agent, guest: Guest, stream: int) -> None:
     await guest.send(told(Tell.EXIT, stream, b"\0"))
 
 
-@pytest.mark.parametrize("attack", [flood, oversized, endless, cut_short])
+async def chatter(agent: Agent, guest: Guest, stream: int) -> None:
+    for _ in range(20):
+        await guest.send(told(Tell.DONE, 77) * 400)
+
+
+async def emptiness(agent: Agent, guest: Guest, stream: int) -> None:
+    for _ in range(20):
+        await guest.send(told(Tell.STDOUT, stream) * 400)
+
+
+@pytest.mark.parametrize("attack", [flood, oversized, endless, cut_short, chatter, emptiness])
 async def test_a_guest_that_breaks_the_protocol_is_cut_off(
     agent: Agent, guest: Guest, attack: Callable[[Agent, Guest, int], Awaitable[None]]
 ) -> None:
@@ -196,7 +213,7 @@ async def test_silence_ends_in_an_error(agent: Agent) -> None:
 
 
 async def test_unasked_frames_are_ignored(agent: Agent, guest: Guest) -> None:
-    for kind in (Tell.STDOUT, Tell.EXIT, Tell.DONE, Tell.ERROR, Tell.WINDOW, 200):
+    for kind in (Tell.STDOUT, Tell.EXIT, Tell.DONE, Tell.ERROR, Tell.WINDOW, 200) * 100:
         await guest.send(told(kind, 77, b"\0" * 8))
     asking = asyncio.create_task(agent.ask(Ask.STATS))
     await guest.send(told(Tell.DONE, (await guest.receive()).stream, b"fine"))
@@ -252,3 +269,76 @@ async def test_a_new_daemon_skips_what_was_for_the_old_one(guest: Guest) -> None
 async def test_no_monitor_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="has ended"):
         await Agent.connect(tmp_path / "agent.sock")
+
+
+async def test_crumbs_cost_no_more_than_their_bytes(agent: Agent, guest: Guest) -> None:
+    task, stream = await running(agent, guest)
+    await guest.send(told(Tell.DONE, stream))
+    channel = await agent_channel(task)
+    tracemalloc.start()
+    for _ in range(WINDOW_OUTPUT // 1024):
+        await guest.send(told(Tell.STDOUT, stream, b"x") * 1024)
+        await asyncio.sleep(0)
+    await guest.send(told(Tell.EXIT, stream, u32(0) + u32(0)))
+    await channel.ended
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 4 * WINDOW_OUTPUT
+    assert sum(len(data) for _, data in [piece async for piece in channel.output()]) == WINDOW_OUTPUT
+
+
+async def test_half_an_answer_is_not_kept_for_ever(agent: Agent, guest: Guest) -> None:
+    tracemalloc.start()
+    for _ in range(20):
+        asking = asyncio.create_task(agent.ask(Ask.STATS, timeout=0.1))
+        stream = (await guest.receive()).stream
+        for _ in range(10):
+            await guest.send(told(Tell.DONE, stream, b"x" * PAYLOAD, 1))
+        with pytest.raises(GuestError, match="did not answer"):
+            await asking
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 2 << 20
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_noise(tmp_path: Path, seed: int) -> None:
+    """Frames of every kind, right and wrong, in pieces: every wait ends, nobody else notices, nothing is kept."""
+    source = random.Random(seed)
+    guest = Guest(tmp_path)
+    await guest.open()
+    agent = await Agent.connect(guest.vendor)
+    await guest.welcome()
+    await agent.hello(5)
+    guest.let_go()
+    waiting: list[asyncio.Task[object]] = [asyncio.create_task(agent.ask(Ask.STATS, timeout=1)) for _ in range(3)]
+    waiting += [asyncio.create_task(collect(agent, *words)) for words in (("stat", "/a"), ("changes",), ("processes",))]
+    streams = [(await guest.receive()).stream for _ in waiting]
+    # A guest that is cut off meanwhile has said enough.
+    with contextlib.suppress(OSError):
+        for _ in range(source.randrange(1, 400)):
+            data = source.randbytes(source.choice((0, 1, 4, 8, 100, PAYLOAD)))
+            stream = source.choice((*streams, *streams, source.getrandbits(32)))
+            whole = told(source.choice([*Tell, source.randrange(256)]), stream, data, source.choice((0, 0, 1, 255)))
+            if source.random() < 0.02:
+                whole = source.randbytes(40)
+            at = source.randrange(len(whole) + 1)
+            await guest.send(whole[:at])
+            await guest.send(whole[at:])
+    guest.hang_up()
+    async with asyncio.timeout(10):
+        for outcome in await asyncio.gather(*waiting, return_exceptions=True):
+            assert not isinstance(outcome, Exception) or isinstance(outcome, BastideError)
+    agent.close()
+    await guest.close()
+
+
+async def collect(agent: Agent, *words: str) -> object:
+    """One of the agent's functions, as `inside` asks for it."""
+    match words:
+        case ("stat", path):
+            return await inside.stat_path(agent, path)
+        case ("changes",):
+            return await inside.changes(agent)
+        case _:
+            return await inside.pids(agent)

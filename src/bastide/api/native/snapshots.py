@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from bastide.api.http import ENGINE, body, nothing, reply
+from bastide.api.http import ENGINE, body, flag, nothing, reply
 from bastide.engine.engine import Engine
 from bastide.model.snapshot import Snapshot
 from bastide.model.wire import Wire
@@ -70,9 +70,10 @@ async def remove(request: web.Request) -> web.StreamResponse:
 
 
 async def restore(request: web.Request) -> web.StreamResponse:
-    """POST /bastide/containers/{name}/restore[?tag=TAG]"""
+    """POST /bastide/containers/{name}/restore[?tag=TAG][&memory=0]"""
     engine = request.app[ENGINE]
-    restored = await engine.snapshots.restore(request.match_info["name"], request.query.get("tag", ""))
+    tag, memory = request.query.get("tag", ""), flag(request, "memory", True)
+    restored = await engine.snapshots.restore(request.match_info["name"], tag, memory=memory)
     return reply(await _described(engine, restored))
 
 

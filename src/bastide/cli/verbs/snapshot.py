@@ -92,7 +92,8 @@ def remove(client: Client, options: Options) -> int:
 def restore(client: Client, options: Options) -> int:
     """Put a container back to a snapshot, the latest if none is named, and print its tag."""
     name, *tag = options.arguments
-    text.out(client.snapshots.restore(name, tag[0] if tag else "")["Tag"])
+    restored = client.snapshots.restore(name, tag[0] if tag else "", memory=not options.on("disk-only"))
+    text.out(restored["Tag"])
     return 0
 
 
@@ -122,8 +123,8 @@ INSPECT = Command(inspect, "[OPTIONS] CONTAINER TAG", (SHORT_FORMAT,), 2, 2)
 REMOVE = Command(remove, "CONTAINER TAG", (), 2, 2)
 RESTORE = Command(
     restore,
-    "CONTAINER [TAG]",
-    (),
+    "[OPTIONS] CONTAINER [TAG]",
+    (("disk-only", "", SWITCH, "Put the disk alone back, though memory was saved"),),
     1,
     2,
     examples=(("snapshot restore dev before-upgrade", "disk and memory as they were"),),
