@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 
-from bench import image_cases, reading
+from bench import api_cases, image_cases, reading
 from bench.contenders import BastideVm, BastideWarm, Contender
 from bench.image import NAME
 from bench.measure import BenchError, Case, Goal, milliseconds
@@ -266,6 +266,7 @@ CASES = (
         prepare=reading.prepare,
     ),
     *image_cases.CASES,
+    *api_cases.CASES,
 )
 
 
@@ -285,4 +286,5 @@ GOALS = (
     Goal("memory", "bastide", "", 3, 1.5),
     Goal("read-volume", "bastide vm", "", 2000, 1000),
     *image_cases.GOALS,
+    *api_cases.GOALS,
 )

@@ -54,6 +54,17 @@ def test_restart(docker: Docker, sleeper: str) -> None:
     assert docker.field(sleeper, "{{.State.Pid}}") != before
 
 
+def test_restart_keeps_what_is_removed_at_its_end(docker: Docker) -> None:
+    docker("run", "-d", "--rm", "--name", "brief", "busybox", "sleep", "1000")
+    before = docker.field("brief", "{{.Id}} {{.State.Pid}}").split()
+    docker("restart", "-t", "0", "brief")
+    after = docker.field("brief", "{{.Id}} {{.State.Pid}}").split()
+    assert after[0] == before[0]
+    assert after[1] != before[1]
+    docker("stop", "-t", "0", "brief")
+    docker.until(lambda: docker("inspect", "brief", code=None).code == 1, "its removal")
+
+
 def test_kill(docker: Docker, sleeper: str) -> None:
     docker("kill", "--signal", "KILL", sleeper)
     docker.until(lambda: docker.field(sleeper, "{{.State.ExitCode}}") == "137", "death")

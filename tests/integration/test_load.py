@@ -1,6 +1,6 @@
 """Many containers and many clients at once: no error, no growth (`BASTIDE_TEST_LOAD=200,50,300` for the long form).
 
-The switch is the number of containers, of clients and of seconds.
+The switch is the number of containers, of clients and of seconds; with pytest's `-s` the figures are shown.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -129,6 +130,11 @@ def test_many_clients_at_once(busy: Daemon) -> None:
     assert [error for client in clients for error in client.errors] == []
     assert all(client.calls for client in clients)
     time.sleep(1)
+    sys.stdout.write(
+        f"{sum(client.calls for client in clients)} calls by {CLIENTS} clients in {SECONDS} s among {CONTAINERS} "
+        f"containers: memory {memory_before >> 10} to {memory(pid) >> 10} KiB, "
+        f"descriptors {open_before} to {descriptors(pid)}\n"
+    )
     assert descriptors(pid) <= open_before + 10
     assert memory(pid) <= memory_before + GROWTH
     for follower in followers:

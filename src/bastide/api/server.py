@@ -12,7 +12,7 @@ import ssl
 import time
 from typing import TYPE_CHECKING, Any
 
-from aiohttp import web
+from aiohttp import HttpVersion10, web
 from aiohttp.http_parser import RawRequestMessage
 from yarl import URL
 
@@ -120,6 +120,8 @@ def _check_version(request: web.Request) -> None:
 async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Run a handler; whatever it raises becomes an answer of one line."""
     begun = time.monotonic()
+    if request.version < HttpVersion10:
+        return _abandon(request)  # HTTP/0.9 has no headers to judge a request by
     try:
         _check_version(request)
         browsers.check(request)
@@ -132,8 +134,8 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         known = error.status not in (404, 405)
         text = (error.text or error.reason) if known else "page not found"
         response = _refuse(request, errors.refusal(error.status if known else 404, text))
-    except (ConnectionError, asyncio.CancelledError):
-        raise
+    except ConnectionError:
+        response = _abandon(request)
     except Exception:
         log.exception("%s %s failed", request.method, request.path)
         response = _refuse(request, errors.refusal(500, "internal error: see the daemon's log"))
@@ -148,10 +150,14 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 def _refuse(request: web.Request, refusal: web.Response) -> web.Response:
     """Answer with a refusal, unless the answer has begun: then only breaking off tells the client."""
-    if request.get(BEGUN) and request.transport is not None:
+    return _abandon(request) if request.get(BEGUN) and request.transport is not None else refusal
+
+
+def _abandon(request: web.Request) -> web.Response:
+    """End a connection whose client has gone, or whose answer cannot be ended well. What is given reaches nobody."""
+    if request.transport is not None:
         request.transport.abort()
-        raise ConnectionResetError("answer broken off")
-    return refusal
+    return web.Response(status=500)
 
 
 class Server:

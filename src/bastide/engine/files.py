@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -92,8 +92,9 @@ class FileAccess:
     async def archive(self, container: Container, path: str, *, whole: bool = False) -> AsyncIterator[bytes]:
         """A tar stream of `path`, named by its last component; `whole`: the root's entries. Raises NotFound."""
         if guest := self._guest(container):
-            async for piece in guest.get_archive(container.id, path):
-                yield piece
+            async with aclosing(guest.get_archive(container.id, path)) as packed:  # type: ignore[type-var]
+                async for piece in packed:
+                    yield piece
             return
         async with self._root(container, path, image_only=whole) as (root, inner):
             parent, name = ("/", "") if inner == "/" else os.path.split(inner.rstrip("/"))
@@ -105,8 +106,10 @@ class FileAccess:
                 if name and not await blocking(_exists, handle, name):
                     raise _missing(container, path)
                 entries = [name] if name else (sorted(os.listdir(handle)) if whole else ["."])
-                async for piece in _tar(handle, entries):
-                    yield piece
+                # Whoever leaves early ends the program, too.
+                async with aclosing(_tar(handle, entries)) as packed:  # type: ignore[type-var]
+                    async for piece in packed:
+                        yield piece
             finally:
                 os.close(handle)
 

@@ -53,6 +53,8 @@ class Lifecycle:
         self.attachments = Attachments(backends)
         self.health = Health(ledger, backends, tasks)
         self._delays: dict[str, float] = {}
+        self._kept: set[str] = set()
+        """Containers whose end is part of a restart: not removed then, whatever was agreed."""
 
     # -- start ---------------------------------------------------------------------------------
 
@@ -222,7 +224,7 @@ class Lifecycle:
         answered = {Condition.NEXT_EXIT} | ({Condition.NOT_RUNNING} if delay is None else set())
         self._ledger.announce(present.id, answered, Waited(ended.code))
         await self._volumes.given_back(present)
-        if delay is None and present.host_config.auto_remove:
+        if delay is None and present.host_config.auto_remove and present.id not in self._kept:
             await self.discard(present, volumes=True)
             return
         await self.take_down(present)
@@ -336,11 +338,12 @@ class Lifecycle:
     async def restart(self, container: Container, timeout: float | None, signal: str | None) -> None:
         """Stop it if it runs, then start it."""
         present = self._ledger.fresh(container)
-        kept = present.host_config.auto_remove
-        if kept:
-            raise Conflict("cannot restart a container that is removed when it ends (--rm)")
         if present.state.running or present.state.status is Status.RESTARTING:
-            await self.stop(present, timeout, signal)
+            self._kept.add(present.id)
+            try:
+                await self.stop(present, timeout, signal)
+            finally:
+                self._kept.discard(present.id)
         await self.start(present)
         self._ledger.event(present, "restart")
 

@@ -7,9 +7,11 @@ Kubernetes' CRI logging format (kubelet, `kuberuntime/logs`).
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,6 +20,7 @@ import msgspec
 
 from bastide.host.inotify import Watch
 from bastide.host.syscalls import blocking
+from bastide.model.errors import HostError
 from bastide.runtime import Stream
 
 _STREAMS = {b"stdout": Stream.STDOUT, b"stderr": Stream.STDERR}
@@ -141,7 +144,13 @@ async def read(path: Path, query: LogQuery, ended: asyncio.Future[Any] | None) -
     `ended` is None when the container does not run. Nothing polls: inotify announces new output.
     """
     selector = _Selector(query)
-    with Watch(path.parent) as watch:
+    try:
+        watching = Watch(path.parent)
+    except HostError as error:
+        if error.errno == errno.ENOENT:
+            return  # removed meanwhile: there is nothing more that it said
+        raise
+    with watching as watch:
         handle: BinaryIO | None = None
         try:
             if query.tail >= 0:
@@ -149,8 +158,9 @@ async def read(path: Path, query: LogQuery, ended: asyncio.Future[Any] | None) -
                     yield piece
                 handle = _open_at_end(path)
             else:
-                async for piece in _rotated(path, selector):
-                    yield piece
+                async with aclosing(_rotated(path, selector)) as past:
+                    async for piece in past:
+                        yield piece
                 handle = path.open("rb") if path.exists() else None
             while not selector.past_end:
                 more = query.follow and ended is not None and not ended.done()
@@ -166,7 +176,7 @@ async def read(path: Path, query: LogQuery, ended: asyncio.Future[Any] | None) -
                 handle.close()
 
 
-async def _rotated(path: Path, selector: _Selector) -> AsyncIterator[tuple[Stream, bytes]]:
+async def _rotated(path: Path, selector: _Selector) -> AsyncGenerator[tuple[Stream, bytes]]:
     for old in files(path):
         if old != path:
             with old.open("rb") as past:

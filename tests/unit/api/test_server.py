@@ -159,3 +159,9 @@ async def test_stop_cuts_streams_and_lets_calls_end(api: Api) -> None:
     assert (await call)[0] == 204
     await asyncio.wait_for(stopping, 2)
     assert api.engine.containers.get("web").id == ID
+
+
+async def test_a_request_without_a_version_of_http_is_not_answered(api: Api) -> None:
+    reader, writer = await api.raw(b"GET /_ping\r\n\r\n")
+    assert not (await reader.read()).startswith(b"HTTP/0.9 200")
+    writer.close()

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 import base64
+import logging
 import struct
 
 import msgspec
@@ -47,6 +49,16 @@ async def test_long_logs_arrive_whole(api: Api) -> None:
 @pytest.mark.parametrize("query", ["", "?follow=1", "?stdout=0&stderr=false", "?stdout=1&since=x", "?stdout=1&until=x"])
 async def test_bad_log_queries(api: Api, query: str) -> None:
     assert (await api.call("GET", f"/containers/web/logs{query}"))[0] == 400
+
+
+async def test_who_leaves_while_a_log_is_read_is_no_failure(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    api.engine.containers.pieces = [(Stream.STDOUT, b"x" * 65536)] * 500
+    for _ in range(5):
+        reader, writer = await api.raw(b"GET /containers/web/logs?stdout=1 HTTP/1.1\r\nHost: x\r\n\r\n")
+        await reader.read(100)
+        writer.transport.abort()
+        await asyncio.sleep(0.05)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 async def test_times_of_logs(api: Api) -> None:

@@ -110,3 +110,8 @@ async def test_bytes_that_are_no_log_are_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "l"
     path.write_bytes(b"\xff\xfe\n\nstdout F\n" + LINES)
     assert await text(path, LogQuery()) == b"one\ntwo\nthree\n"
+
+
+async def test_a_log_that_was_removed_says_nothing(tmp_path: Path) -> None:
+    gone = tmp_path / "removed" / "container.log"
+    assert await collect(gone, LogQuery(follow=True), asyncio.Future()) == []

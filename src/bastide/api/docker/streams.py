@@ -141,9 +141,12 @@ class _Batches:
 
     async def send(self, pieces: AsyncIterator[tuple[Stream, bytes]]) -> None:
         """Send everything; raises what reading or sending raises."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._write())
-            await self._read(pieces)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._write())
+                await self._read(pieces)
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
 
     async def _read(self, pieces: AsyncIterator[tuple[Stream, bytes]]) -> None:
         waiting = self._waiting
