@@ -106,7 +106,7 @@ def test_killed_while_images_move(
     copy, out = f"{registry.host}/copy:1", archive.with_name("out.tar")
     for number in range(ROUNDS):
         victim.cli("tag", "large:1", copy)
-        victim.cli("create", "--name=made", "--network=none", "large:1", "true")
+        victim.cli("create", "--pull=never", "--name=made", "--network=none", "large:1", "true")
         commands = [
             ["pull", "-q", reference],
             ["load", "-q", "-i", str(archive)],
