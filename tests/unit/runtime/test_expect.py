@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,11 +15,15 @@ from bastide.runtime.oci import Crun
 def test_hints_close_together_count_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     monkeypatch.setattr(cgroups, "expect_moves", lambda: calls.append(1))
+    now = 100.0
+    monkeypatch.setattr(cgroups, "time", SimpleNamespace(monotonic=lambda: now))
     runtime = Crun(Settings(data_root=tmp_path, run_root=tmp_path))
     for _ in range(5):
         runtime.expect()
+    now += 1.0
+    runtime.expect()
     runtime._moves.close()
-    assert calls == [1]
+    assert calls == [1, 1]
 
 
 def test_a_move_to_where_it_is_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
