@@ -59,10 +59,15 @@ def assert_clean(daemon: Daemon, before: list[str]) -> None:
             break
         assert time.monotonic() < deadline, json.dumps(left, indent=1)
         time.sleep(0.2)
-    # Prepared namespaces and the bridge itself are the daemon's own; they go when it is closed.
-    strangers = [link for link in links() if link not in before and daemon.settings["bridge"] not in link]
-    namespaces = list((daemon.run_root / "netns").glob("*"))
-    assert len(strangers) <= len(namespaces), (strangers, namespaces)
+    # Prepared namespaces and the bridge itself are the daemon's own; they go when it is closed. The kernel takes the
+    # devices of a namespace away some time after the namespace.
+    while True:
+        strangers = [link for link in links() if link not in before and daemon.settings["bridge"] not in link]
+        namespaces = list((daemon.run_root / "netns").glob("*"))
+        if len(strangers) <= len(namespaces):
+            break
+        assert time.monotonic() < deadline, (strangers, namespaces)
+        time.sleep(0.2)
 
 
 def start_work(daemon: Daemon, reference: str, number: int, rng: random.Random) -> list[subprocess.Popen[bytes]]:

@@ -17,6 +17,7 @@ from bastide.host.mounts import mounts
 from bastide.model.process import Stats
 
 ROOT = Path("/sys/fs/cgroup")
+_V1_MEMORY = ("memory.usage_in_bytes", "memory.limit_in_bytes")
 _EXPECTED_SECONDS = 0.012
 _NOT_CONTROLLERS = ("rw", "ro", "xattr", "noprefix", "clone_children", "cpuset_v2_mode")
 """Words among a v1 hierarchy's mount options that name no controller."""
@@ -156,6 +157,12 @@ class Group:
         found = tuple(str(file) for file in into if file.exists())
         back = tuple(str(file) for file in _own_tasks() if file.exists())
         return (found, back) if found and len(back) >= len(found) else None
+
+    def has_room(self, pids: int, memory: int) -> bool:
+        """Whether so many more processes and bytes fit below the limits (version 1), nothing being reclaimed."""
+        pairs = (("pids", "pids.current", "pids.max", pids), ("memory", *_V1_MEMORY, memory))
+        limits = [(self._number(kind, used), self._number(kind, most), more) for kind, used, most, more in pairs]
+        return all(not most or used + more <= most for used, most, more in limits)
 
     def _read(self, controller: str, name: str) -> str:
         try:

@@ -19,6 +19,8 @@ from bastide.host import cgroups
 from bastide.host.paths import write_whole
 from bastide.runtime.foreground import Entrance
 
+_PIDS, _MEMORY = 8, 16 << 20
+"""What the joining program and crun may take of a container's limits until the process runs, amply."""
 _LINKED = ("config.json", "seccomp.bpf")
 """What crun's `exec` reads beside `status` (libcrun's container.c, libcrun_container_exec_with_options)."""
 
@@ -33,9 +35,12 @@ class Joining:
         self._program, self._state, self.root = program, state, home
 
     def entrance(self, container: str, group: cgroups.Group) -> Entrance | None:
-        """How an exec gets in; None where the runtime does it as well: version 2, or no joining program."""
+        """How an exec gets in; None where the runtime does it as well: version 2, or no joining program.
+
+        And where the container is at its limits: somebody may come to see why, and crun outside needs less room.
+        """
         groups = group.entrances()
-        if groups is None or not self._program.exists():
+        if groups is None or not self._program.exists() or not group.has_room(_PIDS, _MEMORY):
             return None
         self._record(container)
         into, back = groups

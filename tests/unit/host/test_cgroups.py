@@ -119,3 +119,20 @@ def test_entrances(group: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert group.entrances() == wanted
     (own / "tasks").unlink()
     assert group.entrances() is None, "there is no way back"
+
+
+@pytest.mark.parametrize(
+    ("limits", "fits"),
+    [
+        ({}, True),
+        ({"pids/g/pids.max": "13"}, True),
+        ({"pids/g/pids.max": "12"}, False),
+        ({"memory/g/memory.limit_in_bytes": "4196"}, True),
+        ({"memory/g/memory.limit_in_bytes": "4195"}, False),
+    ],
+)
+@pytest.mark.parametrize("group", ["v1"], indirect=True)
+def test_room(group: Group, tmp_path: Path, limits: dict[str, str], fits: bool) -> None:
+    for name, text in limits.items():
+        (tmp_path / name).write_text(text)
+    assert group.has_room(10, 100) is fits

@@ -247,6 +247,7 @@ SHAPES: dict[str, dict[str, str]] = {
         "Manifest?": "any",
         "Verified?": "string",
         "InsecureOptions?": "[string]",
+        "Referrers?": "[any]",
         "Container?": "any",
         "ContainerConfig?": "any",
     },
