@@ -53,6 +53,9 @@ class Server:
         plan.stdio()
         end = plan.shares()
         shares.plan(plan, mounts)
+        # In QEMU's place, it sees what QEMU would: an interpreter needs more, and the way to us.
+        for path in ("/usr", "/lib", "/lib64", str(base)):
+            plan.view(Path(path))
         plan.arguments("/usr/bin/python3", "-c", HAND_OVER, str(meeting), str(end))
         (bundle / "plan").write_text(plan.text())
         program = [GUEST / "vmm", "create", "--bundle", bundle, "--pid-file", bundle / "pid", "x"]
