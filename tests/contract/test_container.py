@@ -399,3 +399,25 @@ async def test_nothing_is_left_where_a_hierarchy_is_hidden(place: Place) -> None
         check=False,
     )
     assert left.stdout == ""
+
+
+@pytest.mark.parametrize("propagation", ["", "rshared"])
+async def test_a_bind_leaves_the_hosts_own_mounts(place: Place, tmp_path: Path, propagation: str) -> None:
+    """Of a tree that has shared mounts in it, as `/` has: what is staged of it goes, and takes nothing along."""
+    top, below = tmp_path / "top", tmp_path / "top" / "below"
+    top.mkdir()
+    mounts.mount("top", top, "tmpfs")
+    mounts.propagation(top, mounts.MS_SHARED)
+    try:
+        below.mkdir()
+        mounts.mount("below", below, "tmpfs")
+        (below / "file").touch()
+        bind = Mount(kind="bind", target="/data", source=top, options=("rbind",), propagation=propagation)
+        container, _ = await place.start("sleep", "100", mounts=(bind,))
+        assert (below / "file").exists()
+        assert (await place.exec(container, "ls", "/data/below"))[1] == "file\n"
+        await place.runtime.delete(container)
+        assert (below / "file").exists()
+    finally:
+        mounts.unmount_all(below)
+        mounts.unmount_all(top)

@@ -54,6 +54,21 @@ def unmount_all(target: str | Path) -> None:
         pass
 
 
+def withdraw(target: str | Path) -> None:
+    """Take down a copy of somebody's mounts, which `target` is or is not, and nothing of theirs.
+
+    A copy of a shared mount is its peer: what is unmounted below the one goes from below the other too
+    (mount_namespaces(7)). So it is made a slave first, which hears and does not tell. Raises OSError.
+    """
+    try:
+        propagation(target, MS_REC | MS_SLAVE)
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ENOENT):
+            return
+        raise
+    unmount_all(target)
+
+
 def clone(fd: int, *, recursive: bool = True) -> int:
     """A detached copy of the mounts at what `fd` is open on: open_tree(2). It vanishes with the descriptor
     unless it was put somewhere with `attach`. Raises OSError."""

@@ -535,7 +535,7 @@ async def empty(group: cgroups.Group) -> None:
 
 def _unmount_staged(directory: Path) -> None:
     for path in directory.glob("mount[0-9]*"):
-        mounts.unmount_all(path)
+        mounts.withdraw(path)
 
 
 def _with_init(bundle: Bundle) -> Bundle:

@@ -73,7 +73,7 @@ async def _graft(mount: Mount, subpath: str, target: Path, spawner: Spawner, unt
         os.close(tree)
 
     async def away() -> None:
-        await spawner.call(lambda: mounts.unmount_all(target))
+        await spawner.call(lambda: mounts.withdraw(target))
         await blocking(_remove_target, target)
 
     until.push_async_callback(away)
