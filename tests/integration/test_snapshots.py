@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import pytest
 from tests.living import Daemon
+
+from bastide.host import cgroups
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -108,3 +111,16 @@ def test_a_tree_of_snapshots(daemon: Daemon, name: str) -> None:
     assert not shown.get("Parent")
     daemon.ok("snapshot", "restore", name, "three")
     assert daemon.inspect(name)["State"]["Running"]
+
+
+def test_what_a_killed_daemon_held_goes_on(daemon: Daemon) -> None:
+    """Files are copied while nothing writes to them: who is killed meanwhile leaves a frozen container."""
+    identity = daemon.ok("run", "-d", "--name", "held", "busybox", "sleep", "1000")
+    by_hand = daemon.ok("run", "-d", "--name", "by-hand", "busybox", "sleep", "1000")
+    daemon.ok("pause", "by-hand")
+    daemon.stop(signal.SIGKILL)
+    cgroups.Group(f"{daemon.settings['cgroup_parent']}/{identity}").freeze(True)
+    daemon.start()
+    assert daemon.ok("exec", "held", "echo", "goes on") == "goes on"
+    assert daemon.inspect(by_hand)["State"]["Paused"]
+    daemon.ok("rm", "-f", "held", "by-hand")
