@@ -13,6 +13,7 @@ import struct
 from pathlib import Path
 from weakref import WeakKeyDictionary, ref
 
+from bastide.host.syscalls import in_background
 from bastide.model.errors import HostError
 
 # linux/inotify.h
@@ -60,7 +61,8 @@ class _Watcher:
         if self._fd >= 0 and not self._watches:
             if (loop := self._loop()) is not None:
                 loop.remove_reader(self._fd)
-            os.close(self._fd)
+            # The kernel waits some 10 ms for a grace period of SRCU when an instance goes (fsnotify_destroy_group).
+            in_background(os.close, self._fd)
             self._fd = -1
 
     def _read(self) -> None:

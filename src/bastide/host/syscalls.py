@@ -30,6 +30,11 @@ async def blocking(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) 
         raise wrap(error, getattr(function, "__name__", "call")) from error
 
 
+def in_background(function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+    """Run `function` in a thread and wait for nothing: what it raises is lost."""
+    _pool.submit(function, *args, **kwargs)
+
+
 def wrap(error: OSError, call: str) -> HostError | ResourceExhausted:
     """The bastide error for an OSError from `call`."""
     path = error.filename if isinstance(error.filename, str) else ""
