@@ -136,7 +136,8 @@ async def _appeared(pid_file: Path, watch: Watch, child: Child) -> None:
     """Wait until the runtime wrote the pid, which it does when the program was found, or gave up."""
     ended = asyncio.ensure_future(child.ended())
     try:
-        while not pid_file.exists() and not ended.done():
+        # Made first and filled later: a pid that is not there yet must not be taken for none, which means all.
+        while not _pid(pid_file) and not ended.done():
             changed = asyncio.ensure_future(watch.changed())
             await asyncio.wait({changed, ended}, return_when=asyncio.FIRST_COMPLETED)
             changed.cancel()
@@ -155,7 +156,7 @@ async def _failure(order: Order, child: Child, streams: _Streams) -> BastideErro
 
 
 def _pid(pid_file: Path) -> int:
-    """What the runtime wrote: a pid of the host, or of the kernel that it brings; 0 when nothing yet."""
+    """What the runtime wrote, whole: a pid of the host, or of the kernel that it brings; 0 when nothing yet."""
     try:
         return int(pid_file.read_text())
     except (ValueError, OSError):

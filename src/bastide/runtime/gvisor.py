@@ -13,7 +13,7 @@ from typing import ClassVar
 from bastide.host.paths import root_of
 from bastide.host.processes import Handle
 from bastide.model.container import Isolation
-from bastide.model.errors import Unsupported
+from bastide.model.errors import NotFound, Unsupported
 from bastide.model.process import Bundle, DirectoryRoot
 from bastide.runtime import Feature, lookup
 from bastide.runtime.oci import OCI
@@ -72,8 +72,10 @@ class Runsc(OCI, name="runsc", isolation=Isolation.GVISOR):
         if exec_id is None:
             await super().kill(container, signal)
             return
-        pid = str(self._exec(container, exec_id).pid)
-        await self._run("kill", "--pid", pid, container, str(signal))
+        pid = self._exec(container, exec_id).pid
+        if not pid:
+            raise NotFound("the process has ended")
+        await self._run("kill", "--pid", str(pid), container, str(signal))
 
     def _waits(self, container: str) -> bool:
         return not (self._directory(container) / _STARTED).exists()

@@ -99,3 +99,12 @@ async def test_signal_is_told(tmp_path: Path, spawner: Spawner) -> None:
     assert await made.wait() == 143
     with pytest.raises(NotFound):
         made.send(15)
+
+
+async def test_a_pid_that_comes_after_its_file(tmp_path: Path, spawner: Spawner) -> None:
+    """Pid 0 would mean the whole container to a runtime's `kill`."""
+    made = await run(tmp_path, spawner, ': > "$5"; sleep 0.2; echo $$ > "$5"; exit 4')
+    assert made.pid
+    assert await made.wait() == 4
+    made.close()
+    await made.stdio.close()
