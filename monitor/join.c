@@ -11,6 +11,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,9 +22,14 @@
 
 extern char **environ;
 
+/* The process in the container, once there is one: it does not run without us. */
+static pid_t process;
+
 static void fail(const char *what, const char *on)
 {
 	fprintf(stderr, "join: %s %s: %s\n", what, on, strerror(errno));
+	if (process > 0)
+		kill(process, SIGKILL);
 	exit(1);
 }
 
@@ -91,11 +97,11 @@ int main(int count, char **words)
 	int code = wait_for(runtime);
 	if (code)
 		return code;
-	pid_t process = read_pid(fresh);
+	process = read_pid(fresh);
 	move(back);
+	if (rename(fresh, pid_file) < 0)
+		fail("rename", fresh);
 	for (int fd = 0; fd < 3; fd++)
 		close(fd);
-	if (rename(fresh, pid_file) < 0)
-		return 1;
 	return wait_for(process);
 }

@@ -108,3 +108,11 @@ class Registry:
         self.process.terminate()
         self.process.wait(10)
         shutil.rmtree(self.base, ignore_errors=True)
+
+
+def remote_digest(reference: str) -> str:
+    """The digest of what a registry holds."""
+    raw = subprocess.run(
+        ["skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{reference}"], check=True, capture_output=True
+    ).stdout
+    return "sha256:" + hashlib.sha256(raw).hexdigest()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
 import json
 import subprocess
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 from tests.living import Daemon
-from tests.registry import Registry
+from tests.registry import Registry, remote_digest
 
 
 @pytest.fixture(scope="module")
@@ -54,14 +53,6 @@ def blobs(engine: Daemon) -> list[str]:
 def inspect(engine: Daemon, name: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(engine.ok("image", "inspect", name))[0]
     return found
-
-
-def remote_digest(reference: str) -> str:
-    """The digest of what a registry holds."""
-    raw = subprocess.run(
-        ["skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{reference}"], check=True, capture_output=True
-    ).stdout
-    return "sha256:" + hashlib.sha256(raw).hexdigest()
 
 
 def test_pull_run_remove(engine: Daemon, registry: Registry, archive: Path) -> None:

@@ -5,7 +5,6 @@ Every tool keeps the image's id and its layers' digests; those that copy, and ou
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
@@ -16,7 +15,7 @@ from typing import Any
 import pytest
 from tests.living import Daemon, busybox_archive, mounts_below
 from tests.record_dockerfiles import Docker
-from tests.registry import Registry
+from tests.registry import Registry, remote_digest
 
 IMAGES = {"docker-archive": "ours:1", "oci-archive": "oci:1"}
 """An image of each form: what translates one into the other makes a new one."""
@@ -94,14 +93,6 @@ def dockerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
 def inspect(engine: Daemon, name: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(engine.ok("image", "inspect", name))[0]
     return found
-
-
-def manifest_digest(reference: str) -> str:
-    """The digest of what a registry holds."""
-    raw = subprocess.run(
-        ["skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{reference}"], check=True, capture_output=True
-    ).stdout
-    return "sha256:" + hashlib.sha256(raw).hexdigest()
 
 
 def check(engine: Daemon, before: dict[str, Any], after: dict[str, Any]) -> None:
@@ -183,7 +174,7 @@ def test_registries_through_others(
         tls = ["--src-tls-verify=false", "--dest-tls-verify=false"]
         copy = _runner("skopeo", "--insecure-policy", environment={})
         copy("copy", "-q", "--preserve-digests", *tls, f"docker://{ours}", f"docker://{theirs}")
-        assert manifest_digest(theirs) == manifest_digest(ours)
+        assert remote_digest(theirs) == remote_digest(ours)
     elif name == "docker":
         for words in (["pull", "-q", ours], ["tag", ours, theirs], ["push", "-q", theirs], ["rmi", "-f", ours, theirs]):
             done = dockerd.run(*words)
@@ -199,4 +190,4 @@ def test_registries_through_others(
     again = f"{registry.host}/again/{form}/{name}:1"
     engine.ok("tag", theirs, again)
     engine.ok("push", "-q", again)
-    assert manifest_digest(again) == manifest_digest(theirs)
+    assert remote_digest(again) == remote_digest(theirs)

@@ -413,8 +413,11 @@ class Lifecycle:
             status = Status.PAUSED if found.phase is Phase.PAUSED else Status.RUNNING
             if status is Status.PAUSED and container.state.status is Status.RUNNING:
                 # Held for a copy of its files by a daemon that was killed meanwhile; nobody asked for it.
-                await self._pausing(container).resume(container.id)
-                status = Status.RUNNING
+                try:
+                    await self._pausing(container).resume(container.id)
+                    status = Status.RUNNING
+                except BastideError as error:
+                    log.error("container %s stays paused: %s", container.name, error.message)
             started = container.state.started_at if container.state.running else now()
             self._ledger.change_state(container, status=status, pid=found.pid, started_at=started)
         return alive

@@ -58,15 +58,16 @@ def withdraw(target: str | Path) -> None:
     """Take down a copy of somebody's mounts, which `target` is or is not, and nothing of theirs.
 
     A copy of a shared mount is its peer: what is unmounted below the one goes from below the other too
-    (mount_namespaces(7)). So it is made a slave first, which hears and does not tell. Raises OSError.
+    (mount_namespaces(7)). So each is made a slave first, which hears and does not tell. Raises OSError.
     """
-    try:
-        propagation(target, MS_REC | MS_SLAVE)
-    except OSError as error:
-        if error.errno in (errno.EINVAL, errno.ENOENT):
-            return
-        raise
-    unmount_all(target)
+    while True:
+        try:
+            propagation(target, MS_REC | MS_SLAVE)
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.ENOENT):
+                return
+            raise
+        unmount(target)
 
 
 def clone(fd: int, *, recursive: bool = True) -> int:

@@ -17,31 +17,29 @@ _MFD_EXEC = 0x10
 
 
 class Sealed:
-    """A sealed copy of a program, made when first asked for and again when the file has changed."""
+    """A sealed copy of one program, made when first asked for and again when the file has changed."""
 
-    def __init__(self, source: Path) -> None:
-        self._source = source
+    def __init__(self) -> None:
         self._seen: tuple[int, ...] = ()
         self._fd = -1
 
-    @property
-    def path(self) -> str:
-        """Where every process that this one starts finds the copy: always the same place.
+    def copy(self, source: Path) -> str:
+        """Where every process that this one starts finds the copy of `source`: always the same place.
 
         The program itself where there can be no copy.
         """
         try:
-            found = self._source.stat()
+            found = source.stat()
             seen = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
             if seen != self._seen:
-                self._renew()
+                self._renew(source)
                 self._seen = seen
         except OSError:
-            return str(self._source)
+            return str(source)
         return f"/proc/{os.getpid()}/fd/{self._fd}"
 
-    def _renew(self) -> None:
-        fd = _copy(self._source)
+    def _renew(self, source: Path) -> None:
+        fd = _copy(source)
         if self._fd < 0:
             self._fd = fd
             weakref.finalize(self, os.close, fd)

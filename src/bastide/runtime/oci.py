@@ -555,13 +555,14 @@ class Crun(OCI, name="crun", isolation=Isolation.CONTAINER):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self._sealed = Sealed(Path(super()._program))
+        self._sealed = Sealed()
         self._joining = Joining(settings.guest_root / "join", self._state, self._home / "joined")
 
     @property
     def _program(self) -> str:
         """A sealed copy, which a container cannot write to: crun makes no copy of its own each time (1.4 ms)."""
-        return self._sealed.path
+        found = shutil.which(self.name)
+        return self._sealed.copy(Path(found)) if found else self.name
 
     def _entrance(self, container: str) -> tuple[tuple[str, ...], foreground.Entrance | None]:
         """See the base: on version 1 hosts, from within."""

@@ -21,8 +21,8 @@ def program(tmp_path: Path) -> Path:
 
 
 def test_the_copy_runs_and_cannot_be_written_to(program: Path) -> None:
-    sealed = Sealed(program)
-    path = sealed.path
+    sealed = Sealed()
+    path = sealed.copy(program)
     assert path.startswith(f"/proc/{os.getpid()}/fd/")
     assert subprocess.run([path], check=False).returncode == 0
     with pytest.raises(PermissionError):
@@ -34,21 +34,21 @@ def test_the_copy_runs_and_cannot_be_written_to(program: Path) -> None:
 
 
 def test_a_new_program_is_copied_to_the_same_place(program: Path) -> None:
-    sealed = Sealed(program)
-    path = sealed.path
+    sealed = Sealed()
+    path = sealed.copy(program)
     fresh = program.with_name("fresh")
     fresh.write_bytes(Path("/bin/false").read_bytes())
     fresh.rename(program)
-    assert sealed.path == path
+    assert sealed.copy(program) == path
     assert subprocess.run([path], check=False).returncode == 1
 
 
 def test_a_program_that_is_not_there(tmp_path: Path) -> None:
-    assert Sealed(tmp_path / "missing").path == str(tmp_path / "missing")
+    assert Sealed().copy(tmp_path / "missing") == str(tmp_path / "missing")
 
 
 def test_the_copy_goes_with_its_holder(program: Path) -> None:
-    sealed = Sealed(program)
-    path = sealed.path
+    sealed = Sealed()
+    path = sealed.copy(program)
     del sealed
     assert not Path(path).exists()
