@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import socket
 import subprocess
 import time
@@ -13,10 +14,14 @@ import pytest
 from tests.living import Daemon, links
 
 SERVE = ("busybox", "httpd", "-f", "-h", "/var/www")
+CHANGING = ["container", "vm"]
+"""Walls whose networks can change while they run."""
+GVISOR = ["gvisor"] if shutil.which("runsc") else []
+WALLS = [*CHANGING, *GVISOR]
 HELLO = "hello from the image\n"
 
 
-@pytest.fixture(params=["container", "vm"])
+@pytest.fixture(params=WALLS)
 def isolation(request: pytest.FixtureRequest, daemon: Daemon) -> Iterator[str]:
     """The wall; what a test leaves behind is removed."""
     yield request.param
@@ -176,6 +181,7 @@ def test_several_networks(daemon: Daemon, isolation: str) -> None:
     assert inside(daemon, isolation, "alley", "wget -qO- http://shop/") == HELLO
 
 
+@pytest.mark.parametrize("isolation", CHANGING, indirect=True)
 def test_connecting_while_it_runs(daemon: Daemon, isolation: str) -> None:
     daemon.ok("network", "create", "meadow")
     run(daemon, isolation, "-d", "--name", "server", *SERVE)
@@ -193,6 +199,7 @@ def test_connecting_while_it_runs(daemon: Daemon, isolation: str) -> None:
     assert inside(daemon, isolation, "meadow", "wget -qO- http://shop/") == HELLO
 
 
+@pytest.mark.parametrize("isolation", CHANGING, indirect=True)
 def test_connecting_again_and_again_also_under_another_daemon(daemon: Daemon, isolation: str) -> None:
     daemon.ok("network", "create", "--ipv6", "meadow")
     run(daemon, isolation, "-d", "--name", "server", *SERVE)
@@ -208,6 +215,37 @@ def test_connecting_again_and_again_also_under_another_daemon(daemon: Daemon, is
         daemon.ok("network", "disconnect", "meadow", "server")
         assert "eth1" not in daemon.ok("exec", "server", "ip", "address")
     assert inside(daemon, isolation, "bridge", "wget -qO- http://server/") == HELLO
+
+
+@pytest.mark.parametrize("isolation", GVISOR, indirect=True)
+def test_gvisor_takes_other_networks_at_its_next_start(daemon: Daemon, isolation: str) -> None:
+    """Its own stack took addresses over when it started: changes are refused by name, nothing is left of them."""
+    daemon.ok("network", "create", "meadow")
+    bridge = "br-" + json.loads(daemon.ok("network", "inspect", "meadow"))[0]["Id"][:12]
+    run(daemon, isolation, "-d", "--name", "server", *SERVE)
+    for verb, network in (("connect", "meadow"), ("disconnect", "bridge")):
+        done = daemon.cli("network", verb, network, "server")
+        assert done.returncode == 1
+        assert "isolation gvisor cannot change networks while running: stop it first" in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert ports_of(bridge) == []
+    for wall in ("container", "gvisor"):
+        done = daemon.cli("run", "--rm", "--isolation", wall, "--network", "container:server", "busybox", "true")
+        assert done.returncode == 125
+        assert "isolation gvisor" in done.stderr
+    daemon.ok("stop", "-t", "0", "server")
+    daemon.ok("network", "connect", "meadow", "server")
+    daemon.ok("network", "disconnect", "bridge", "server")
+    daemon.ok("start", "server")
+    assert inside(daemon, isolation, "meadow", "wget -qO- http://server/") == HELLO
+
+
+def test_the_default_route_goes_by_a_network_that_has_one(daemon: Daemon, isolation: str) -> None:
+    daemon.ok("network", "create", "--internal", "cellar")
+    daemon.ok("network", "create", "--subnet", "10.101.78.0/24", "meadow")
+    daemon.ok("create", "--isolation", isolation, "--name", "both", "--network", "cellar", "busybox", "ip", "route")
+    daemon.ok("network", "connect", "meadow", "both")
+    assert "default via 10.101.78.1 dev eth1" in daemon.ok("start", "-a", "both")
 
 
 def test_connecting_to_more_networks_than_a_vm_has_room_for(daemon: Daemon) -> None:

@@ -32,11 +32,13 @@ class Attachment(Struct, frozen=True, kw_only=True):
     """What a running container holds of networks: enough to undo and to restore it.
 
     `namespace` is the file that keeps its network namespace, "" for a VM or the host's; `owned` says
-    whether it ends with this container. `endpoints` are by network name, in the order of devices.
+    whether it ends with this container, `shareable` whether others can use it too. `endpoints` are by
+    network name, in the order of devices.
     """
 
     namespace: str = ""
     owned: bool = True
+    shareable: bool = True
     endpoints: dict[str, Endpoint] = {}
 
 
@@ -100,12 +102,15 @@ class Connections:
         in_namespace = Feature.NETWORK_NAMESPACE in features
         async with AsyncExitStack() as undo:
             attachment = await self._attach(container, wanted, in_namespace, uid, undo)
-            attachment = await self._publish(container, attachment)
+            attachment = msgspec.structs.replace(
+                await self._publish(container, attachment), shareable=Feature.SHARED_NAMESPACES in features
+            )
             interfaces = [each.interface for each in attachment.endpoints.values() if each.interface.name]
+            routed = next((number for number, interface in enumerate(interfaces) if interface.gateways), 0)
             networking = Networking(
                 namespace=Path(attachment.namespace) if attachment.namespace else None,
                 interfaces=tuple(
-                    interface if number == 0 else msgspec.structs.replace(interface, gateways=())
+                    interface if number == routed else msgspec.structs.replace(interface, gateways=())
                     for number, interface in enumerate(interfaces)
                 ),
             )
@@ -162,7 +167,7 @@ class Connections:
             raise Conflict(f"cannot join network of a non running container: {other.id}")
         held = self._table.get(other.id) or Attachment(owned=False)
         on_host = not held.owned and not held.namespace
-        if not on_host and (not held.namespace or Feature.NETWORK_NAMESPACE not in features):
+        if not on_host and not (held.namespace and held.shareable and Feature.SHARED_NAMESPACES in features):
             raise Unsupported(
                 f"isolation {other.isolation} of {other.name} does not let {container.name} share its network"
             )
@@ -458,10 +463,11 @@ def _hotplugging(container: Container, attachment: Attachment, runtime: Runtime)
 
     Raises Unsupported when neither can.
     """
-    if attachment.namespace:
-        return None
-    if Feature.HOTPLUG_NETWORK in runtime.features and isinstance(runtime, Hotplugging):
-        return runtime
+    if Feature.HOTPLUG_NETWORK in runtime.features:
+        if attachment.namespace:
+            return None
+        if isinstance(runtime, Hotplugging):
+            return runtime
     raise Unsupported(f"isolation {container.isolation} cannot change networks while running: stop it first")
 
 

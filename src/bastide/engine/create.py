@@ -43,8 +43,9 @@ def check_features(host: HostConfig, config: Config, runtime: Runtime, mounts: b
             for mode in (host.ipc_mode, host.pid_mode, host.uts_mode, host.userns_mode)
         )
         and "a shared namespace",
-        Feature.NETWORK_NAMESPACE: host.network_mode.startswith("container:") and "--network container:",
     }
+    if host.network_mode.startswith("container:") and Feature.SHARED_NAMESPACES not in runtime.features:
+        raise Unsupported(f"isolation {runtime.isolation} does not offer --network container:")
     for feature, asked in wanted.items():
         if asked and feature not in runtime.features:
             raise Unsupported(f"isolation {runtime.isolation} does not offer {asked}")

@@ -16,7 +16,7 @@ from bastide.host.netlink import CREATE, EXCL, REPLACE, Message, Netlink, attrib
 
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _NEWADDR = 20
-_NEWROUTE, _GETROUTE = 24, 26
+_NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
 _NEWNEIGH, _NUD_REACHABLE = 28, 0x02
 
 _ADDRESS, _IFNAME, _MTU, _LINK, _MASTER, _LINKINFO = 1, 3, 4, 5, 10, 18
@@ -219,6 +219,13 @@ def route(destination: str, gateway: str, index: int, metric: int = 0) -> Messag
     if metric:
         payload += number(6, metric)
     return Message(_NEWROUTE, CREATE | REPLACE, payload, destination)
+
+
+def no_default_routes(index: int) -> list[Message]:
+    """Take a device's default routes away, of both families; there being none is ESRCH."""
+    # Table main (254), any protocol, scope nowhere (255: any), type unicast (1).
+    headers = {family: _ROUTE.pack(family, 0, 0, 0, 254, 0, 255, 1, 0) for family in (socket.AF_INET, socket.AF_INET6)}
+    return [Message(_DELROUTE, 0, header + number(4, index), "default route") for header in headers.values()]
 
 
 def _read_link(payload: bytes) -> Link:

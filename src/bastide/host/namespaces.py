@@ -12,6 +12,7 @@ from bastide.host.syscalls import libc_call
 
 _CLONE_FS, _CLONE_NEWNS = 0x200, 0x20000
 _HYBRID = Path("/sys/fs/cgroup/unified")
+_NETWORK_SETTINGS = "/proc/sys/net"
 
 
 def hybrid_is_refused() -> bool:
@@ -31,9 +32,25 @@ def hide_hybrid() -> None:
     Mounts that the host makes on shared mounts appear there (it is a slave). Programs started by this
     thread inherit it; it ends with the last of them. Only for a thread that does nothing else.
     """
+    _private_mounts()
+    mounts.unmount(_HYBRID)
+
+
+def hide_network_settings() -> None:
+    """As `hide_hybrid`, and without anything below /proc/sys/net.
+
+    runsc takes a setting there, which kernels since 6.x show everywhere, for the sign of the host's own
+    network namespace, and refuses to take its addresses from it (gvisor `runsc/sandbox/network.go`, isRootNS).
+    """
+    _private_mounts()
+    if hybrid_is_refused():
+        mounts.unmount(_HYBRID)
+    mounts.mount("tmpfs", _NETWORK_SETTINGS, "tmpfs", data="size=4k")
+
+
+def _private_mounts() -> None:
     libc_call("unshare", _CLONE_FS | _CLONE_NEWNS)
     mounts.propagation("/", mounts.MS_REC | mounts.MS_SLAVE)
-    mounts.unmount(_HYBRID)
 
 
 def forget_hidden(path: str) -> None:

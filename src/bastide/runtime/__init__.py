@@ -43,6 +43,7 @@ class Feature(enum.StrEnum):
     NETWORK_NAMESPACE = "network-namespace"
     HOST_NETWORK = "host-network"
     HOTPLUG_NETWORK = "hotplug-network"
+    """Networks can change while it runs: in its namespace, or by `Hotplugging`."""
     SHARED_NAMESPACES = "shared-namespaces"
     PRIVILEGED = "privileged"
     DEVICES = "devices"
@@ -274,7 +275,7 @@ class Files(Protocol):
 
 @runtime_checkable
 class Hotplugging(Protocol):
-    """Feature.HOTPLUG_NETWORK: networks of a running container that has no network namespace on the host."""
+    """Networks (Feature.HOTPLUG_NETWORK) of a running container that has no network namespace on the host."""
 
     async def plug(self, container: str, interface: Interface) -> None:
         """Give it one more interface, whose tap is there already. Raises ResourceExhausted (it has no more to

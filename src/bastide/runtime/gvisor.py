@@ -1,8 +1,9 @@
 """gVisor: a kernel in user space between the container and the host's, by `runsc` under conmon.
 
-Facts: gvisor.dev/docs and `runsc flags`. The network is the container's own namespace, used through the
-host's stack there (`--network host`): older versions refuse their own stack on newer kernels ("cannot run
-with network enabled in root network namespace"), as they take a sysctl for the sign of the root namespace.
+Facts: gvisor.dev/docs and `runsc flags`. The network is gVisor's own stack, which takes addresses and routes
+over from the container's namespace when it starts: what changes there later it does not see, and nobody else
+can use the namespace. Through the host's stack (`--network host`), read(2) of a socket does not wait in 2022's
+version.
 """
 
 from __future__ import annotations
@@ -10,14 +11,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
+from bastide.host import links, netns
+from bastide.host.namespaces import hide_network_settings
+from bastide.host.netlink import Netlink
 from bastide.host.paths import root_of
-from bastide.host.processes import Handle
+from bastide.host.processes import Handle, Spawner
+from bastide.host.syscalls import blocking
+from bastide.model.config import Settings
 from bastide.model.container import Isolation
 from bastide.model.errors import NotFound, Unsupported
 from bastide.model.process import Bundle, DirectoryRoot
 from bastide.runtime import Feature, lookup
 from bastide.runtime.oci import OCI
 
+_ESRCH = 3
 _STARTED = "started"
 """A file in the container's directory: runsc has nothing else to tell a created container by."""
 
@@ -38,14 +45,16 @@ class Runsc(OCI, name="runsc", isolation=Isolation.GVISOR):
     console_socket = False
     pid_option = "--internal-pid-file"
 
-    @property
-    def _command(self) -> tuple[str, ...]:
-        return (*super()._command, "--network", "host")
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._private = True
+        self._spawner = Spawner(hide_network_settings)
 
     async def _create(self, bundle: Bundle) -> None:
         if bundle.networking.host:
             raise Unsupported("gVisor does not share the host's network: use a network, or another isolation")
         self._check_command(bundle)
+        await blocking(_one_default_route, bundle)
         await super()._create(bundle)
         if bundle.process.terminal and bundle.process.size:
             # runsc does not look at the size that the configuration has.
@@ -88,3 +97,17 @@ class Runsc(OCI, name="runsc", isolation=Isolation.GVISOR):
         await super()._forget(container)
         for left in self._state.glob(f"{container}*"):
             left.unlink(missing_ok=True)
+
+
+def _one_default_route(bundle: Bundle) -> None:
+    """Leave the default route by the interface that has gateways in the bundle; runsc refuses several. Blocks."""
+    spare = [interface.name for interface in bundle.networking.interfaces if not interface.gateways]
+    if bundle.networking.namespace is None or not spare:
+        return
+
+    def inside() -> None:
+        with Netlink() as channel:
+            for name in spare:
+                channel.request(links.no_default_routes(links.index_of(name)), tolerated=(_ESRCH,))
+
+    netns.inside(bundle.networking.namespace, inside)

@@ -53,6 +53,7 @@ FEATURES = frozenset(
         Feature.HOST_VIEW,
         Feature.NETWORK_NAMESPACE,
         Feature.HOST_NETWORK,
+        Feature.HOTPLUG_NETWORK,
         Feature.SHARED_NAMESPACES,
         Feature.PRIVILEGED,
         Feature.DEVICES,

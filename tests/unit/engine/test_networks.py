@@ -25,7 +25,7 @@ from bastide.network import Endpoint, NamespacePlug, NetworkDriver, Plug, Port, 
 from bastide.network import Feature as NetworkFeature
 from bastide.runtime import Feature
 
-CONTAINER = frozenset({Feature.NETWORK_NAMESPACE})
+CONTAINER = frozenset({Feature.NETWORK_NAMESPACE, Feature.HOTPLUG_NETWORK, Feature.SHARED_NAMESPACES})
 VM: frozenset[Feature] = frozenset()
 
 
