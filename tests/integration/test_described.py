@@ -1,12 +1,13 @@
 """schemathesis over our own description of the API: no failure of the daemon, no hang, no traceback.
 
 Whatever the description allows, and a good deal that it does not, is sent to a live daemon that has one of
-everything. The run is seeded: the same cases every time.
+everything. The run is seeded, the same cases every time; `BASTIDE_TEST_WILD=40` tries that many others of each call.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -24,6 +25,8 @@ from bastide.api.openapi.document import document
 
 FINE = frozenset((501, 503, 507))
 """Statuses of 500 and above that are answers, not failures: unsupported, unavailable, full."""
+WILD = int(os.environ.get("BASTIDE_TEST_WILD", "0"))
+"""Cases of each call that are drawn at random; none: a dozen that are always the same."""
 SECONDS = 20.0
 """How long the head of an answer may take."""
 _ELSEWHERE = frozenset(("/images/create", "/images/search", "/auth", "/build", "/distribution/{name}/json"))
@@ -107,7 +110,13 @@ def _text(value: Any) -> str:
 
 
 @schema.exclude(path=list(_ELSEWHERE | set(_EVERYTHING))).parametrize()
-@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
+@settings(
+    max_examples=WILD or 12,
+    deadline=None,
+    derandomize=not WILD,
+    suppress_health_check=list(HealthCheck),
+    database=None,
+)
 @pytest.mark.timeout(300)
 def test_what_the_description_allows(api: Api, case: Case) -> None:
     status, answer = head_of(api, case)

@@ -115,15 +115,20 @@ def test_logs_keep_both_streams(wall: Walled) -> None:
     assert wall.cli("logs", "--tail", "1", "talker").stdout == "three"
 
 
-def test_logs_are_rotated_and_read_on(wall: Walled) -> None:
+@pytest.mark.parametrize("compress", ["false", "true"])
+def test_logs_are_rotated_and_read_on(wall: Walled, compress: str) -> None:
+    options = ("max-size=20k", "max-file=2", f"compress={compress}", "labels=who", "env-regex=^FR", "tag={{.Name}}")
     wall.run(
-        "-d", "--name", "wordy", "--log-opt", "max-size=20k", "--log-opt", "max-file=2", "busybox",
-        "sh", "-c", "seq 1 5000; sleep 4; echo end; sleep 1000",
+        "-d", "--name", "wordy", "--label", "who=me", *(word for option in options for word in ("--log-opt", option)),
+        "busybox", "sh", "-c", "seq 1 5000; sleep 4; echo end; sleep 1000",
     )  # fmt: skip
     folder = Path(wall.inspect("wordy")["LogPath"]).parent
-    until(lambda: (folder / "container.log.1").exists())
+    rotated = folder / ("container.log.1.gz" if compress == "true" else "container.log.1")
+    until(lambda: rotated.exists())
     until(lambda: wall.cli("logs", "--tail", "1", "wordy").stdout == "end\n")
     assert wall.cli("logs", "wordy").stdout == "".join(f"{n}\n" for n in range(1, 5001)) + "end\n"
+    assert wall.cli("logs", "--tail", "2", "wordy").stdout == "5000\nend\n"
+    assert wall.cli("logs", "--details", "--tail", "1", "wordy").stdout == "FROM_IMAGE=yes,tag=wordy,who=me end\n"
 
 
 def test_detached_exec_stop(wall: Walled) -> None:

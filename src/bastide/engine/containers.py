@@ -10,7 +10,7 @@ import msgspec
 
 from bastide.engine import bundle as bundles
 from bastide.engine import host_config as host_configs
-from bastide.engine import logs
+from bastide.engine import log_options, logs
 from bastide.engine.backends import Backends
 from bastide.engine.create import Creator
 from bastide.engine.files import FileAccess
@@ -127,7 +127,8 @@ class Containers:
             raise Unsupported("configured logging driver does not support reading")
         alive = container.state.running or container.state.status is Status.RESTARTING
         ended = self._ledger.waiter(container.id, Condition.NOT_RUNNING) if alive and query.follow else None
-        return logs.read(bundles.Paths(self._settings, container.id).log, query, ended)
+        log = bundles.Paths(self._settings, container.id).log
+        return logs.read(log, query, ended, log_options.details(container))
 
     async def resize(self, reference: str, size: TerminalSize) -> None:
         """Tell its terminal the new size. Raises Conflict when it does not run."""

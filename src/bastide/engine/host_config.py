@@ -13,31 +13,15 @@ from pathlib import Path
 
 import msgspec
 
-from bastide.engine.rotation import parse_size
+from bastide.engine import log_options
 from bastide.host import cgroups
-from bastide.model.container import Config, HealthConfig, HostConfig, LogConfig, RestartPolicy
+from bastide.model.container import Config, HealthConfig, HostConfig, RestartPolicy
 from bastide.model.container import Mount as Wish
 from bastide.model.errors import Conflict, InvalidArgument, Unsupported
 
 DEFAULT_SHM_SIZE = 64 << 20
 LEAST_MEMORY = 6 << 20
 """Docker's minimum for `--memory`, in bytes."""
-JOURNAL = Path("/run/systemd/journal/socket")
-"""Where a journal listens (systemd-journald.service(8))."""
-
-_ROTATED = frozenset({"max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag"})
-_LOG_OPTIONS: dict[str, frozenset[str]] = {
-    "json-file": _ROTATED,
-    "local": frozenset({"max-size", "max-file", "compress"}),
-    "none": frozenset(),
-    "journald": frozenset({"tag", "max-size", "max-file"}),
-}
-"""The log drivers, and the options that each has."""
-_UNMADE = {
-    "json-file": ("compress", "labels", "labels-regex", "env", "env-regex", "tag"),
-    "local": ("compress",),
-}
-"""Options that are known and not offered."""
 _TMPFS = frozenset(
     "ro rw exec noexec suid nosuid dev nodev atime noatime diratime nodiratime relatime norelatime strictatime "
     "nostrictatime sync async dirsync mand nomand defaults".split()
@@ -67,7 +51,7 @@ def checked(host: HostConfig) -> HostConfig:
         shm_size=host.shm_size or DEFAULT_SHM_SIZE,
         network_mode=host.network_mode or "default",
         restart_policy=host.restart_policy if host.restart_policy.name else RestartPolicy(name="no"),
-        log_config=_log_config(host.log_config),
+        log_config=log_options.checked(host.log_config),
         ipc_mode=host.ipc_mode or "private",
         cgroupns_mode=host.cgroupns_mode or ("host" if host.privileged else "private"),
     )
@@ -169,24 +153,6 @@ def _check_policy(host: HostConfig) -> None:
         raise InvalidArgument("invalid restart policy: maximum retry count cannot be negative")
     if host.auto_remove and policy.name not in ("", "no"):
         raise Conflict("can't create 'AutoRemove' container with restart policy")
-
-
-def _log_config(given: LogConfig) -> LogConfig:
-    driver, options = given.type or "json-file", given.config or {}
-    if driver not in _LOG_OPTIONS:
-        raise InvalidArgument(f"logger: no log driver named '{driver}' is registered")
-    for name in options:
-        if name not in _LOG_OPTIONS[driver]:
-            raise InvalidArgument(f"unknown log opt '{name}' for {driver} log driver")
-        if name in _UNMADE.get(driver, ()) and options[name] not in ("", "false"):
-            raise Unsupported(f"log option {name} of {driver} is not offered")
-    if "max-size" in options:
-        parse_size(options["max-size"])
-    if "max-file" in options and not (options["max-file"].isdigit() and int(options["max-file"]) > 0):
-        raise InvalidArgument("max-file cannot be less than 1")
-    if driver == "journald" and not JOURNAL.exists():
-        raise Unsupported(f"log driver journald cannot be had: no journal listens at {JOURNAL}")
-    return LogConfig(type=driver, config=options)
 
 
 def _check_tmpfs(words: Iterable[str]) -> None:

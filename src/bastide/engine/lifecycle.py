@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from bastide.engine import bundle as bundles
-from bastide.engine import mounts
+from bastide.engine import log_options, mounts
 from bastide.engine.attach import Attachments
 from bastide.engine.backends import Backends
 from bastide.engine.clock import now
@@ -454,7 +454,7 @@ class Lifecycle:
 def _journal(container: Container) -> str:
     """What the container is called in the host's journal; empty when its log does not go there."""
     chosen = container.host_config.log_config
-    return ((chosen.config or {}).get("tag") or container.name) if chosen.type == "journald" else ""
+    return (log_options.tag(container) or container.name) if chosen.type == "journald" else ""
 
 
 async def _restore(runtime: Runtime, bundle: Bundle, saved: Path) -> int:

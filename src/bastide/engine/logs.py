@@ -1,17 +1,20 @@
 """Reading a container's log: the CRI format that the monitor writes, rotated files included.
 
 A line is `<RFC 3339 time> <stdout|stderr> <P|F> <text>`; P marks a part of a longer line. Source:
-Kubernetes' CRI logging format (kubelet, `kuberuntime/logs`).
+Kubernetes' CRI logging format (kubelet, `kuberuntime/logs`). A rotated file has a number behind its name, 1 is the
+youngest, and `.gz` where it is packed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import gzip
 import os
+import re
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,10 +28,15 @@ from bastide.runtime import Stream
 
 _STREAMS = {b"stdout": Stream.STDOUT, b"stderr": Stream.STDERR}
 _CHUNK = 256 << 10
+PACKED = ".gz"
+"""How the name of a packed file of a log ends."""
 
 
 class LogQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """Which part of a log. `since` and `until` are seconds since the epoch; `tail` -1 means all lines."""
+    """Which part of a log. `since` and `until` are seconds since the epoch; `tail` -1 means all lines.
+
+    `details`: what the log was told to keep of its container stands before each line, behind the time.
+    """
 
     stdout: bool = True
     stderr: bool = True
@@ -37,6 +45,7 @@ class LogQuery(msgspec.Struct, frozen=True, kw_only=True):
     since: float = 0.0
     until: float = 0.0
     tail: int = -1
+    details: bool = False
 
 
 def _when(stamp: bytes) -> float:
@@ -53,8 +62,8 @@ def _when(stamp: bytes) -> float:
 class _Selector:
     """Turns raw lines into the pieces that a query wants."""
 
-    def __init__(self, query: LogQuery) -> None:
-        self._query = query
+    def __init__(self, query: LogQuery, details: bytes) -> None:
+        self._query, self._details = query, details if query.details else b""
         self._wanted = {name for name, ok in ((b"stdout", query.stdout), (b"stderr", query.stderr)) if ok}
         self._within: dict[bytes, bool] = {}
         self.past_end = False
@@ -74,8 +83,8 @@ class _Selector:
             if when < query.since:
                 return None
         text = text[:-1] if tag == b"P" else text
-        if query.timestamps and not self._within.get(name):
-            text = _docker_stamp(stamp) + b" " + text
+        if not self._within.get(name):
+            text = (_docker_stamp(stamp) + b" " if query.timestamps else b"") + self._details + text
         self._within[name] = tag == b"P"
         return _STREAMS[name], text
 
@@ -90,11 +99,37 @@ def _docker_stamp(stamp: bytes) -> bytes:
 
 def files(path: Path) -> list[Path]:
     """The log and its rotated predecessors, oldest first."""
-    old = sorted(
-        (p for p in path.parent.glob(f"{path.name}.*") if p.suffix[1:].isdigit()),
-        key=lambda p: -int(p.suffix[1:]),
-    )
+    numbered: dict[int, Path] = {}
+    for name in os.listdir(path.parent):
+        match = re.fullmatch(re.escape(path.name) + r"\.([0-9]{1,3})(\.gz)?", name)
+        # While a file is packed there are both: the plain one is whole.
+        if match is not None and not (match[2] and int(match[1]) in numbered):
+            numbered[int(match[1])] = path.parent / name
+    old = [numbered[number] for number in sorted(numbered, reverse=True)]
     return [*old, path] if path.exists() else old
+
+
+def _open(path: Path) -> list[BinaryIO]:
+    """The files of a log, open, oldest first, and as they were at one moment whatever rotates meanwhile."""
+    while True:
+        with ExitStack() as undo:
+            try:
+                present = files(path)
+                handles = [undo.enter_context(_reader(file)) for file in present]
+                same = all(
+                    os.path.samestat(os.fstat(h.fileno()), f.stat()) for h, f in zip(handles, present, strict=True)
+                )
+            except FileNotFoundError:
+                if not path.parent.exists():
+                    return []
+                continue
+            if same:
+                undo.pop_all()
+                return handles
+
+
+def _reader(file: Path) -> BinaryIO:
+    return gzip.open(file, "rb") if file.suffix == PACKED else file.open("rb")  # type: ignore[return-value]
 
 
 def _lines(handle: BinaryIO) -> Iterator[bytes]:
@@ -119,78 +154,77 @@ def _read_some(handle: BinaryIO, selector: _Selector) -> list[tuple[Stream, byte
     return pieces
 
 
-def _last(paths: list[Path], query: LogQuery) -> list[tuple[Stream, bytes]]:
-    """The last `tail` lines over all files."""
-    selector = _Selector(query)
+def _last(handles: list[BinaryIO], query: LogQuery, details: bytes) -> list[tuple[Stream, bytes]]:
+    """The last `tail` lines over all files, which are read to their ends."""
+    selector = _Selector(query, details)
     kept: deque[list[tuple[Stream, bytes]]] = deque(maxlen=max(query.tail, 1))
     line: list[tuple[Stream, bytes]] = []
-    for path in paths:
-        with path.open("rb") as handle:
-            for raw in _lines(handle):
-                if (piece := selector.piece(raw)) is None:
-                    continue
-                line.append(piece)
-                if piece[1].endswith(b"\n"):
-                    kept.append(line)
-                    line = []
+    for handle in handles:
+        for raw in _lines(handle):
+            if (piece := selector.piece(raw)) is None:
+                continue
+            line.append(piece)
+            if piece[1].endswith(b"\n"):
+                kept.append(line)
+                line = []
     if line:
         kept.append(line)
     return [piece for whole in kept for piece in whole] if query.tail else []
 
 
-async def read(path: Path, query: LogQuery, ended: asyncio.Future[Any] | None) -> AsyncIterator[tuple[Stream, bytes]]:
+async def read(
+    path: Path, query: LogQuery, ended: asyncio.Future[Any] | None, details: bytes = b""
+) -> AsyncIterator[tuple[Stream, bytes]]:
     """The pieces of a log that the query asks for; with `follow` until `ended` is done.
 
     `ended` is None when the container does not run. Nothing polls: inotify announces new output.
     """
-    selector = _Selector(query)
+    selector = _Selector(query, details)
     try:
         watching = Watch(path.parent)
     except HostError as error:
         if error.errno == errno.ENOENT:
             return  # removed meanwhile: there is nothing more that it said
         raise
+    handles: list[BinaryIO] = []
     with watching as watch:
-        handle: BinaryIO | None = None
         try:
+            handles = await blocking(_open, path)
             if query.tail >= 0:
-                for piece in await blocking(_last, files(path), query):
+                for piece in await blocking(_last, handles, query, details):
                     yield piece
-                handle = _open_at_end(path)
-            else:
-                async with aclosing(_rotated(path, selector)) as past:
-                    async for piece in past:
+            for handle in handles:
+                async for piece in _rest(handle, selector):
+                    yield piece
+            while query.follow and ended is not None and not selector.past_end:
+                if not (last := ended.done()):
+                    await _change(watch, ended)
+                newer = await blocking(_newer, path, handles)
+                # To its end, also when the monitor has begun another file: that has what was said later.
+                for handle in handles[-1:]:
+                    async for piece in _rest(handle, selector):
                         yield piece
-                handle = path.open("rb") if path.exists() else None
-            while not selector.past_end:
-                more = query.follow and ended is not None and not ended.done()
-                while handle is not None and (pieces := await blocking(_read_some, handle, selector)):
-                    for piece in pieces:
+                if newer is not None:
+                    _close(handles)
+                    handles.append(newer)
+                    async for piece in _rest(newer, selector):
                         yield piece
-                if not more or ended is None:
+                if last:
                     return
-                await _change(watch, ended)
-                handle = _current(path, handle)
         finally:
-            if handle is not None:
-                handle.close()
+            _close(handles)
 
 
-async def _rotated(path: Path, selector: _Selector) -> AsyncGenerator[tuple[Stream, bytes]]:
-    for old in files(path):
-        if old != path:
-            with old.open("rb") as past:
-                while pieces := await blocking(_read_some, past, selector):
-                    for piece in pieces:
-                        yield piece
+def _close(handles: list[BinaryIO]) -> None:
+    while handles:
+        handles.pop().close()
 
 
-def _open_at_end(path: Path) -> BinaryIO | None:
-    if not path.exists():
-        return None
-    handle = path.open("rb")
-    handle.seek(0, os.SEEK_END)
-    return handle
+async def _rest(handle: BinaryIO, selector: _Selector) -> AsyncIterator[tuple[Stream, bytes]]:
+    """What a file has from here on."""
+    while not selector.past_end and (pieces := await blocking(_read_some, handle, selector)):
+        for piece in pieces:
+            yield piece
 
 
 async def _change(watch: Watch, ended: asyncio.Future[Any]) -> None:
@@ -202,13 +236,13 @@ async def _change(watch: Watch, ended: asyncio.Future[Any]) -> None:
         changed.cancel()
 
 
-def _current(path: Path, handle: BinaryIO | None) -> BinaryIO | None:
-    """The file to read on in: a new one after a rotation."""
-    if not path.exists():
-        return handle
-    if handle is None:
-        return path.open("rb")
-    if os.fstat(handle.fileno()).st_ino == path.stat().st_ino:
-        return handle
-    handle.close()
-    return path.open("rb")
+def _newer(path: Path, handles: list[BinaryIO]) -> BinaryIO | None:
+    """The file that is written to now where that is not the last of `handles` (any more)."""
+    try:
+        newer = path.open("rb")
+    except FileNotFoundError:
+        return None
+    if handles and os.path.samestat(os.fstat(handles[-1].fileno()), os.fstat(newer.fileno())):
+        newer.close()
+        return None
+    return newer

@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import shutil
+from contextlib import suppress
+from pathlib import Path
 
 from bastide.engine import bundle as bundles
+from bastide.engine import log_options
 from bastide.engine.backends import Backends
 from bastide.engine.ledger import Ledger
+from bastide.engine.logs import PACKED
 from bastide.engine.tasks import Tasks
+from bastide.host.syscalls import blocking
 from bastide.model.config import Settings
 from bastide.model.container import Container
-from bastide.model.errors import BastideError, InvalidArgument
+from bastide.model.errors import BastideError
 from bastide.runtime import Reopening
 
 INTERVAL = 1.0
 """Seconds between two looks at the sizes: a log may exceed its limit by what is written meanwhile."""
-_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
-
-
-def parse_size(text: str) -> int:
-    """`10m` as bytes; -1 for no limit. Raises InvalidArgument."""
-    word = text.strip().lower()
-    if word == "-1":
-        return -1
-    number = word.rstrip("bkmg")
-    unit = word[len(number) :].removesuffix("b") if len(word) > len(number) + 1 else word[len(number) :]
-    if not number.replace(".", "", 1).isdigit() or unit not in _UNITS:
-        raise InvalidArgument(f"invalid size: {text!r}")
-    return int(float(number) * _UNITS[unit])
 
 
 class Rotation:
-    """Keeps the logs of running containers within their limits (`max-size`, `max-file`)."""
+    """Keeps the logs of running containers within their limits (`max-size`, `max-file`, `compress`)."""
 
     def __init__(self, settings: Settings, ledger: Ledger, backends: Backends, tasks: Tasks) -> None:
         self._settings, self._ledger, self._backends, self._tasks = settings, ledger, backends, tasks
@@ -49,25 +43,44 @@ class Rotation:
 
     async def _look(self, container: Container) -> None:
         log = bundles.Paths(self._settings, container.id).log
-        options = container.host_config.log_config.config or {}
-        limit = parse_size(options["max-size"]) if "max-size" in options else self._settings.log_max_size
+        limits = log_options.limits(container.host_config.log_config, self._settings.log_max_size)
         try:
-            if limit < 0 or log.stat().st_size <= limit:
-                return
+            size = log.stat().st_size
         except FileNotFoundError:
             return
-        runtime = self._backends.runtime(container.runtime)
-        if not isinstance(runtime, Reopening):
-            return
-        keep = max(1, int(options.get("max-file", "2")))
-        for number in range(keep - 1, 0, -1):
-            older = log.with_name(f"{log.name}.{number}")
-            newer = log if number == 1 else log.with_name(f"{log.name}.{number - 1}")
-            if newer.exists():
-                newer.replace(older)
-        if keep == 1:
-            log.unlink(missing_ok=True)
-        try:
-            await runtime.reopen_log(container.id)
-        except BastideError:
-            return
+        if limits.compress and (first := _numbered(log, 1)).exists():
+            # The log is there again: the monitor writes to the one that was moved aside no more.
+            await blocking(_pack, first)
+        if 0 <= limits.size < size:
+            runtime = self._backends.runtime(container.runtime)
+            if isinstance(runtime, Reopening):
+                await blocking(_move_aside, log, limits.files)
+                with suppress(BastideError):
+                    await runtime.reopen_log(container.id)
+
+
+def _numbered(log: Path, number: int, packed: str = "") -> Path:
+    return log.with_name(f"{log.name}.{number}{packed}")
+
+
+def _move_aside(log: Path, keep: int) -> None:
+    """Give every file of a log the next number; what would be more than `keep` files is removed."""
+    for packed in ("", PACKED):
+        _numbered(log, keep - 1, packed).unlink(missing_ok=True)
+    for number in range(keep - 1, 1, -1):
+        for packed in ("", PACKED):
+            with suppress(FileNotFoundError):
+                _numbered(log, number - 1, packed).rename(_numbered(log, number, packed))
+    if keep == 1:
+        log.unlink()
+    else:
+        log.rename(_numbered(log, 1))
+
+
+def _pack(path: Path) -> None:
+    """Put a packed file in the place of a file; readers see the one or the other, and what was cut off is done anew."""
+    unfinished = path.with_name(f"{path.name}.part")
+    with path.open("rb") as source, gzip.open(unfinished, "wb", compresslevel=6) as target:
+        shutil.copyfileobj(source, target, 1 << 20)
+    unfinished.rename(path.with_name(path.name + PACKED))
+    path.unlink()

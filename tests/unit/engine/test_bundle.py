@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bastide.engine import bundle
+from bastide.engine.log_options import parse_size
 from bastide.engine.mounts import parse_bind
-from bastide.engine.rotation import parse_size
 from bastide.model.container import HostConfig
 from bastide.model.errors import InvalidArgument
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from bastide.engine import host_config
-from bastide.model.container import HostConfig, LogConfig
-from bastide.model.errors import InvalidArgument, Unsupported
+from bastide.model.errors import InvalidArgument
 
 
 @pytest.mark.parametrize(
@@ -22,32 +19,3 @@ def test_sets_of_processors(text: str, found: set[int]) -> None:
 def test_no_sets_of_processors(text: str) -> None:
     with pytest.raises(InvalidArgument):
         host_config.members(text)
-
-
-@pytest.mark.parametrize(
-    ("driver", "options"),
-    [
-        ("json-file", {"max-size": "ten"}),
-        ("json-file", {"max-file": "0"}),
-        ("json-file", {"max-file": "x"}),
-        ("none", {"max-size": "1m"}),
-        ("local", {"colour": "red"}),
-        ("colour", {}),
-    ],
-    ids=str,
-)
-def test_bad_log_options(driver: str, options: dict[str, str]) -> None:
-    with pytest.raises(InvalidArgument):
-        host_config.checked(HostConfig(log_config=LogConfig(type=driver, config=options)))
-
-
-@pytest.mark.parametrize("option", ["compress", "labels", "env", "tag"])
-def test_log_options_that_are_not_offered(option: str) -> None:
-    with pytest.raises(Unsupported, match=option):
-        host_config.checked(HostConfig(log_config=LogConfig(type="json-file", config={option: "x"})))
-
-
-def test_no_journal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(host_config, "JOURNAL", tmp_path / "absent")
-    with pytest.raises(Unsupported, match="no journal listens"):
-        host_config.checked(HostConfig(log_config=LogConfig(type="journald")))

@@ -115,3 +115,12 @@ async def test_bytes_that_are_no_log_are_passed_over(tmp_path: Path) -> None:
 async def test_a_log_that_was_removed_says_nothing(tmp_path: Path) -> None:
     gone = tmp_path / "removed" / "container.log"
     assert await collect(gone, LogQuery(follow=True), asyncio.Future()) == []
+
+
+async def test_details_stand_before_each_line_behind_its_time(log: Path) -> None:
+    async def text(query: LogQuery) -> bytes:
+        return b"".join([piece async for _, piece in read(log, query, None, b"a=b ")])
+
+    assert await text(LogQuery(details=True)) == b"a=b one\na=b two\na=b three\n"
+    assert await text(LogQuery()) == b"one\ntwo\nthree\n"
+    assert await text(LogQuery(details=True, timestamps=True, tail=1)) == b"2026-01-01T00:00:03.000000000Z a=b three\n"

@@ -109,6 +109,7 @@ def log_query(request: web.Request) -> LogQuery:
         stderr=flag(request, "stderr"),
         follow=flag(request, "follow"),
         timestamps=flag(request, "timestamps"),
+        details=flag(request, "details"),
         since=moment(times["since"], name="since") / SECOND if times["since"] not in ("", "0") else 0.0,
         until=moment(times["until"], name="until") / SECOND if times["until"] not in ("", "0") else 0.0,
         tail=int(tail) if tail.isdecimal() else -1,

@@ -59,7 +59,8 @@ CONTAINERS = (
         "GET",
         f"{_CONTAINER}/logs",
         "Its output so far",
-        "follow:boolean stdout:boolean stderr:boolean since:time until:time timestamps:boolean tail:string",
+        "follow:boolean stdout:boolean stderr:boolean since:time until:time timestamps:boolean details:boolean "
+        "tail:string",
         answer="stream",
         refusals=(404, 501),
     ),
