@@ -19,7 +19,7 @@ from bastide.images.manifest import Index, Manifest
 from bastide.images.reference import Reference
 from bastide.images.registries import Endpoint, Registries
 from bastide.images.registry import Connection, RegistryError, Repository
-from bastide.model.errors import BastideError, InvalidArgument, NotFound, Unauthorized, Unavailable
+from bastide.model.errors import BastideError, InvalidArgument, NotFound, PermissionDenied, Unauthorized, Unavailable
 from bastide.model.image import Artifact, Descriptor, Image, Platform
 
 if TYPE_CHECKING:
@@ -173,6 +173,8 @@ class Pull:
             raise InvalidArgument("layers from manifest don't match image configuration")
         if self._explicit:
             self._check_platform(documents.parse_config(config_bytes).platform)
+        if verified:
+            self._check_age(documents.parse_config(config_bytes).created or "", digest_of(target_bytes))
         await self._layers(repository, lease, document.layers, diff_ids)
         return await self._record(config_bytes, manifest_bytes, target_bytes, document, verified)
 
@@ -181,6 +183,23 @@ class Pull:
             raise NotFound(
                 f"image with reference {self._reference.familiar} was found but does not match the specified "
                 f"platform: wanted {self._platform}, actual: {found}"
+            )
+
+    def _check_age(self, created: str, digest: str) -> None:
+        """That a verified image under a tag is not older than the verified one that the tag names here.
+
+        An old signature stays valid, so a registry can serve an old image under a tag for ever. The time is that of
+        the configuration, which the signature covers. Raises PermissionDenied.
+        """
+        here = None if self._reference.digest else self._images.find(str(self._reference))
+        if here is None or not here.verified or here.target.digest == digest:
+            return
+        if documents.instant(created) < documents.instant(here.created):
+            name = self._reference.familiar
+            raise PermissionDenied(
+                f"{name} would be rolled back: its signed image was created at {created or 'no time'}, the one "
+                f"verified here at {here.created}; `bastide rmi {name}` first, or pull "
+                f"{self._reference.with_digest(digest).familiar}, if that is wanted"
             )
 
     async def _document(self, repository: Repository, entry: Descriptor) -> bytes:

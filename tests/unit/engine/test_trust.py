@@ -138,6 +138,48 @@ async def test_expired_signature(world: World, signers: tuple[Signer, Signer]) -
         await world.pull()
 
 
+OLD, NEW = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00.5+01:00"
+
+
+async def test_an_older_signed_image_does_not_take_a_tag_back(world: World, signers: tuple[Signer, Signer]) -> None:
+    trusted, _ = signers
+    name = f"{world.registry.host}/app:latest"
+    place = demand(world, signed_by(trusted))
+    old = world.registry.image(SMALL, created=OLD)
+    leave(place, world, old, trusted.sign(claim(old, name)))
+    await world.pull()
+    new = world.registry.image(SMALL, layer_tar({"b": b"mended"}), created=NEW)
+    leave(place, world, new, trusted.sign(claim(new, name)))
+    mended = await world.pull()
+    # The registry serves what it had, with the signature that it had.
+    world.registry.image(SMALL, created=OLD)
+    await world.restart()
+    with pytest.raises(PermissionDenied, match=rf"would be rolled back: .*{OLD}.*`bastide rmi {name}`") as told:
+        await world.pull()
+    assert "\n" not in str(told.value)
+    assert world.images.get(name).id == mended.id
+    by_digest = parse(f"{world.registry.host}/app@{old}")
+    assert (await world.images.pull(by_digest)).created == OLD
+    assert world.images.get(name).id == mended.id
+    await world.images.remove(name)
+    assert (await world.pull()).created == OLD
+
+
+@pytest.mark.parametrize("verified", [True, False])
+async def test_images_nobody_vouched_for_go_back_and_forth(
+    world: World, signers: tuple[Signer, Signer], verified: bool
+) -> None:
+    """Without a policy that asks for signatures a tag moves as its registry says, as docker's does."""
+    trusted, _ = signers
+    new = world.registry.image(SMALL, created=NEW)
+    place = demand(world, signed_by(trusted) if verified else {"type": "insecureAcceptAnything"})
+    leave(place, world, new, trusted.sign(claim(new, f"{world.registry.host}/app:latest")))
+    await world.pull()
+    world.registry.image(SMALL, created=OLD)
+    demand(world, {"type": "insecureAcceptAnything"})
+    assert (await world.pull()).created == OLD
+
+
 async def test_asked_for_by_name(world: World, signers: tuple[Signer, Signer]) -> None:
     world.registry.image(SMALL)
     demand(world, signed_by(signers[0]))
