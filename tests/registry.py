@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import math
 import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
+
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+INDEX = "application/vnd.oci.image.index.v1+json"
+KINDS = (MANIFEST, INDEX, "application/vnd.docker.distribution.manifest.v2+json")
+EMPTY = b"{}"
 
 
 def free_port() -> int:
@@ -110,9 +120,102 @@ class Registry:
         shutil.rmtree(self.base, ignore_errors=True)
 
 
+class Remote:
+    """A repository of a registry, by its API."""
+
+    def __init__(self, registry: Registry, name: str) -> None:
+        self.name, self._base = f"{registry.host}/{name}", f"http://{registry.host}/v2/{name}"
+
+    def _ask(self, method: str, path: str, data: bytes | None = None, kind: str = "") -> tuple[Any, bytes]:
+        url = path if path.startswith("http") else f"{self._base}/{path}"
+        headers = {"Content-Type": kind or "application/octet-stream", "Accept": ", ".join(KINDS)}
+        with urllib.request.urlopen(urllib.request.Request(url, data, headers, method=method)) as answer:
+            return answer.headers, answer.read()
+
+    def blob(self, data: bytes, kind: str) -> dict[str, Any]:
+        """A blob there; gives its descriptor."""
+        place = self._ask("POST", "blobs/uploads/", b"")[0]["Location"]
+        self._ask("PUT", f"{place}{'&' if '?' in place else '?'}digest={sha256(data)}", data)
+        return {"mediaType": kind, "digest": sha256(data), "size": len(data)}
+
+    def artifact(self, tag: str, kind: str, content: bytes, subject: dict[str, Any] | None = None) -> dict[str, Any]:
+        """An artifact there, under a tag; gives its descriptor."""
+        document = {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "artifactType": kind,
+            "config": self.blob(EMPTY, "application/vnd.oci.empty.v1+json"),
+            "layers": [self.blob(content, "text/plain")],
+        } | ({"subject": subject} if subject else {})
+        data = json.dumps(document).encode()
+        self._ask("PUT", f"manifests/{tag}", data, MANIFEST)
+        return {"mediaType": MANIFEST, "digest": sha256(data), "size": len(data), "artifactType": kind}
+
+    def index(self, tag: str, *entries: dict[str, Any]) -> None:
+        """An index there."""
+        document = {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}
+        self._ask("PUT", f"manifests/{tag}", json.dumps(document).encode(), INDEX)
+
+    def manifest(self, name: str) -> bytes:
+        """What is there under a tag or digest."""
+        return self._ask("GET", f"manifests/{name}")[1]
+
+    def has(self, digest: str) -> bool:
+        """Whether a blob is there."""
+        try:
+            self._ask("HEAD", f"blobs/{digest}")
+        except urllib.error.HTTPError:
+            return False
+        return True
+
+
+class Gate:
+    """Stands before a registry, lets some bytes through, then breaks every connection and takes no more."""
+
+    def __init__(self, port: int) -> None:
+        self._behind = port
+        self.left: float = math.inf
+        """Bytes of either direction that still go through; set it to open the gate again."""
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.host = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                if self.left <= 0:
+                    near.close()
+                    continue
+                far = socket.create_connection(("127.0.0.1", self._behind))
+                for pair in ((near, far), (far, near)):
+                    threading.Thread(target=self._pass, args=pair, daemon=True).start()
+
+    def _pass(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 14):
+                part = data[: int(min(len(data), max(self.left, 0)))]
+                self.left -= len(data)
+                target.sendall(part)
+                if self.left <= 0:
+                    break
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Let go of the port."""
+        self._listener.close()
+
+
 def remote_digest(reference: str) -> str:
     """The digest of what a registry holds."""
     raw = subprocess.run(
         ["skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{reference}"], check=True, capture_output=True
     ).stdout
     return "sha256:" + hashlib.sha256(raw).hexdigest()
+
+
+def sha256(data: bytes) -> str:
+    """The digest of some bytes."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()

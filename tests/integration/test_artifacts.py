@@ -5,73 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.living import Daemon, busybox_archive
-from tests.registry import Registry
-
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-INDEX = "application/vnd.oci.image.index.v1+json"
-KINDS = (MANIFEST, INDEX, "application/vnd.docker.distribution.manifest.v2+json")
-EMPTY = b"{}"
-
-
-def sha256(data: bytes) -> str:
-    return "sha256:" + hashlib.sha256(data).hexdigest()
-
-
-class Remote:
-    """A repository of a registry, by its API."""
-
-    def __init__(self, registry: Registry, name: str) -> None:
-        self.name, self._base = f"{registry.host}/{name}", f"http://{registry.host}/v2/{name}"
-
-    def _ask(self, method: str, path: str, data: bytes | None = None, kind: str = "") -> tuple[Any, bytes]:
-        url = path if path.startswith("http") else f"{self._base}/{path}"
-        headers = {"Content-Type": kind or "application/octet-stream", "Accept": ", ".join(KINDS)}
-        with urllib.request.urlopen(urllib.request.Request(url, data, headers, method=method)) as answer:
-            return answer.headers, answer.read()
-
-    def blob(self, data: bytes, kind: str) -> dict[str, Any]:
-        """A blob there; gives its descriptor."""
-        place = self._ask("POST", "blobs/uploads/", b"")[0]["Location"]
-        self._ask("PUT", f"{place}{'&' if '?' in place else '?'}digest={sha256(data)}", data)
-        return {"mediaType": kind, "digest": sha256(data), "size": len(data)}
-
-    def artifact(self, tag: str, kind: str, content: bytes, subject: dict[str, Any] | None = None) -> dict[str, Any]:
-        """An artifact there, under a tag; gives its descriptor."""
-        document = {
-            "schemaVersion": 2,
-            "mediaType": MANIFEST,
-            "artifactType": kind,
-            "config": self.blob(EMPTY, "application/vnd.oci.empty.v1+json"),
-            "layers": [self.blob(content, "text/plain")],
-        } | ({"subject": subject} if subject else {})
-        data = json.dumps(document).encode()
-        self._ask("PUT", f"manifests/{tag}", data, MANIFEST)
-        return {"mediaType": MANIFEST, "digest": sha256(data), "size": len(data), "artifactType": kind}
-
-    def index(self, tag: str, *entries: dict[str, Any]) -> None:
-        """An index there."""
-        document = {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}
-        self._ask("PUT", f"manifests/{tag}", json.dumps(document).encode(), INDEX)
-
-    def manifest(self, name: str) -> bytes:
-        """What is there under a tag or digest."""
-        return self._ask("GET", f"manifests/{name}")[1]
-
-    def has(self, digest: str) -> bool:
-        """Whether a blob is there."""
-        try:
-            self._ask("HEAD", f"blobs/{digest}")
-        except urllib.error.HTTPError:
-            return False
-        return True
+from tests.registry import MANIFEST, Registry, Remote, sha256
 
 
 @pytest.fixture(scope="module")

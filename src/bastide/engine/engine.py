@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from bastide import storage
 from bastide.engine.backends import Backends
 from bastide.engine.build.builder import Builder
 from bastide.engine.commit import Committer
@@ -47,7 +48,7 @@ class Engine:
             settings,
             self.store,
             self.events,
-            {"overlay": self.backends.snapshotter("overlay")},
+            {name: self.backends.snapshotter(name) for name in storage.snapshotters()},
             self._images_in_use,
             self._running,
         )

@@ -31,7 +31,7 @@ from bastide.model.config import Settings
 from bastide.model.container import NEVER, Config
 from bastide.model.errors import Conflict, InvalidArgument, NotFound, Unsupported
 from bastide.model.image import Artifact, Descriptor, Image, Platform
-from bastide.storage import Snapshotter
+from bastide.storage import Disks, Snapshotter
 
 _HEX = re.compile(r"[0-9a-f]{1,64}")
 
@@ -91,6 +91,8 @@ class Images:
         self.artifacts = Artifacts(self, store)
         self.keepers: list[Callable[[], set[str]]] = []
         """What gives digests and diff ids that others hold on to, such as the build cache."""
+        self.disks = next((found for found in snapshotters.values() if isinstance(found, Disks)), None)
+        """What makes disks of layers, where something does."""
         self._images = store.table("images", Image)
         self._names = store.table("image_references", Named)
 
@@ -191,10 +193,6 @@ class Images:
         """Bytes of the layers that other images have too."""
         others: set[str] = set().union(*(set(o.diff_ids) for o in self._images.values() if o.id != image.id))
         return self.layers.size([diff_id for diff_id in image.diff_ids if diff_id in others])
-
-    def layers_size(self) -> int:
-        """Bytes of all layers, each counted once."""
-        return self.layers.size({diff_id for image in self._images.values() for diff_id in image.diff_ids})
 
     def referrers(self, image: Image) -> Sequence[Artifact]:
         """What is kept that refers to an image."""
@@ -452,7 +450,7 @@ class Images:
             if conflict := self._conflict(image, force, not _single(names)):
                 raise conflict
             done += [self._untag(name, image) for name in names]
-        done += await self._delete([image])
+        done += (await self._delete([image]))[0]
         return done
 
     def is_id(self, reference: str, image: Image) -> bool:
@@ -490,7 +488,8 @@ class Images:
                     self._names.delete(name)
             self._images.delete(image.id)
 
-    async def _delete(self, images: Iterable[Image]) -> Sequence[dict[str, str]]:
+    async def _delete(self, images: Iterable[Image]) -> tuple[Sequence[dict[str, str]], int]:
+        """Gives what was done and the bytes freed."""
         done = []
         before = {diff_id for image in self._images.values() for diff_id in image.diff_ids}
         for image in images:
@@ -498,8 +497,8 @@ class Images:
             self._events.publish("image", "delete", image.id, {"name": image.id})
             done.append({"Deleted": image.id})
         left = {diff_id for image in self._images.values() for diff_id in image.diff_ids}
-        await self.collect()
-        return done + [{"Deleted": diff_id} for diff_id in sorted(before - left)]
+        freed = await self.collect()
+        return done + [{"Deleted": diff_id} for diff_id in sorted(before - left)], freed
 
     async def prune(
         self, *, every: bool = False, keep: Callable[[Image], bool] | None = None
@@ -517,15 +516,16 @@ class Images:
                 continue
             done += [self._untag(name, image) for name in names]
             gone.append(image)
-        size = self.layers_size()
-        done += await self._delete(gone)
-        freed = size - self.layers_size() + await self.collect(partials=True)
+        deleted, freed = await self._delete(gone)
+        done += deleted
+        freed += await self.collect(partials=True)
         self._events.publish("image", "prune", "", {"reclaimed": str(freed)})
         return done, freed
 
     async def collect(self, *, partials: bool = False) -> int:
         """Remove blobs and layers that nothing needs; gives the bytes freed."""
-        return await self.layers.collect(self._roots, partials=partials)
+        freed = await self.layers.collect(self._roots, partials=partials)
+        return freed + (await self.disks.collect_disks() if self.disks else 0)
 
     def _roots(self) -> set[str]:
         """Digests and diff ids that must stay."""

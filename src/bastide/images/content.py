@@ -150,6 +150,13 @@ class Content:
         """Every blob that is here."""
         return [f"sha256:{path.name}" for path in self._blobs.iterdir()]
 
+    def sizes(self) -> tuple[dict[str, int], int]:
+        """The bytes of every blob, and those of all that are not whole."""
+        with os.scandir(self._blobs) as whole:
+            found = {f"sha256:{entry.name}": entry.stat().st_size for entry in whole}
+        with os.scandir(self._partial) as rest:
+            return found, sum(entry.stat().st_size for entry in rest)
+
     # -- write ---------------------------------------------------------------------------------
 
     def ingest(self, digest: str, size: int | None = None) -> Ingest:

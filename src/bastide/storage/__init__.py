@@ -128,6 +128,17 @@ class Duplicating(Protocol):
         """A second snapshot with the same layers and a copy of what `key` changed; mounted."""
 
 
+@runtime_checkable
+class Disks(Protocol):
+    """Snapshotters that make one disk of some layers, for all snapshots of them."""
+
+    def disk_size(self, layers: Sequence[str]) -> int:
+        """Bytes allocated by the disk of these layers; 0 when there is none. Blocks."""
+
+    async def collect_disks(self) -> int:
+        """Remove the disks whose layers are gone; gives the bytes freed."""
+
+
 def snapshotters() -> Sequence[str]:
     """The names of all snapshotters."""
     return tuple(_FILES)

@@ -195,21 +195,32 @@ class Erofs(Snapshotter, name="erofs"):
         """See the contract: nothing is mounted."""
 
     async def remove(self, key: str) -> None:
-        """See the contract. Images whose layers are gone, whoever removed those, go too."""
+        """See the contract. Disks whose layers are gone, whoever removed those, go too."""
         if key.startswith("sha256:"):
             await self._layers.remove(key)
         elif (place := self._snapshot(key)).exists():
             self._trash.put(place)
-        self._collect()
+        await self.collect_disks()
 
-    def _collect(self) -> None:
-        """Remove the images whose layers are gone; `<image>.layers` says which those are."""
-        if not self._images.is_dir():
-            return
+    def disk_size(self, layers: Sequence[str]) -> int:
+        """See Disks."""
+        return _allocated(self.image(layers))
+
+    async def collect_disks(self) -> int:
+        """See Disks."""
+        return await blocking(self._collect)
+
+    def _collect(self) -> int:
+        """Remove the disks that no snapshot stands on and whose layers are gone; `<disk>.layers` names those."""
+        freed = 0
+        used = {self.image(note.read_text().split()) for note in self._snapshots.glob("*/layers")}
         for note in self._images.glob("*.layers"):
-            if not all(self.has(diff_id) for diff_id in note.read_text().split()):
-                note.with_suffix(".erofs").unlink(missing_ok=True)
+            disk = note.with_suffix(".erofs")
+            if disk not in used and not all(self.has(diff_id) for diff_id in note.read_text().split()):
+                freed += _allocated(disk)
+                disk.unlink(missing_ok=True)
                 note.unlink(missing_ok=True)
+        return freed
 
     async def duplicate(self, key: str, new: str) -> DiskRoot:
         """See Duplicating."""
@@ -243,3 +254,10 @@ class Erofs(Snapshotter, name="erofs"):
             for name in sorted(os.listdir(self._snapshots)):
                 with contextlib.suppress(NotFound):
                     yield Info(key=name, committed=False, layers=tuple(self._below(name)))
+
+
+def _allocated(path: Path) -> int:
+    try:
+        return path.stat().st_blocks * 512
+    except FileNotFoundError:
+        return 0

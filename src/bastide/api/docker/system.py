@@ -17,6 +17,7 @@ from bastide.api.docker.containers import ImageNames
 from bastide.api.http import ENGINE, filters, reply, streaming
 from bastide.api.json_stream import JsonStream
 from bastide.api.times import SECOND, epoch, moment
+from bastide.engine.disk_usage import measure
 from bastide.engine.events import Event, Subscription
 
 _EVENT_FILTERS = frozenset(
@@ -45,11 +46,18 @@ async def info(request: web.Request) -> web.Response:
 async def disk_usage(request: web.Request) -> web.Response:
     """`GET /system/df`; `type` (repeatable, since 1.42) chooses what is measured."""
     chosen = set(request.query.getall("type", [])) or {"container", "image", "volume", "build-cache"}
-    shown: dict[str, Any] = {"LayersSize": 0, "Images": None, "Containers": None, "Volumes": None, "BuildCache": None}
+    shown: dict[str, Any] = {
+        "LayersSize": 0,
+        "Images": None,
+        "Artifacts": None,
+        "Containers": None,
+        "Volumes": None,
+        "BuildCache": None,
+    }
     if "container" in chosen:
         shown["Containers"] = await _containers(request)
     if "image" in chosen:
-        shown.update(_images(request))
+        shown.update(await _images(request))
     if "volume" in chosen:
         shown["Volumes"] = await _volumes(request)
     if "build-cache" in chosen:
@@ -68,25 +76,34 @@ async def _containers(request: web.Request) -> list[dict[str, Any]]:
     return rows
 
 
-def _images(request: web.Request) -> dict[str, Any]:
-    """Images with what each shares with others, and what all their layers take."""
+async def _images(request: web.Request) -> dict[str, Any]:
+    """Images with what each shares with others, blobs and disks included, what all take, and artifacts."""
     engine = request.app[ENGINE]
     users = Counter(container.image_id for container in engine.containers.list())
-    rows = [
+    found = await measure(engine.images)
+    images = [
         {
             "Id": image.id,
             "ParentId": "",
             "RepoTags": list(engine.images.references(image.id)),
             "RepoDigests": list(engine.images.digests(image.id)),
             "Created": epoch(image.created) // SECOND if image.created else 0,
-            "Size": image.size,
-            "SharedSize": engine.images.shared_size(image),
+            "Size": use.size,
+            "SharedSize": use.shared,
             "Labels": image.config.labels,
             "Containers": users[image.id],
         }
-        for image in engine.images.list()
+        for image, use in found.images
     ]
-    return {"Images": rows, "LayersSize": engine.images.layers_size()}
+    artifacts = [
+        {
+            "Digest": artifact.descriptor.digest,
+            "Names": list(engine.images.artifacts.names(artifact)),
+            "Size": size,
+        }
+        for artifact, size in found.artifacts
+    ]
+    return {"Images": images, "LayersSize": found.total, "Artifacts": artifacts}
 
 
 async def _build_cache(request: web.Request) -> list[dict[str, Any]]:

@@ -412,6 +412,7 @@ SHAPES: dict[str, dict[str, str]] = {
         "Volumes": "[Volume]?",
         "BuildCache": "[any]?",
         "BuilderSize?": "integer",
+        "Artifacts": "[any]?",
     },
     "Actor": {"ID": "string", "Attributes": "{string}"},
     "Event": {

@@ -47,7 +47,8 @@ def _rows(usage: Object) -> list[dict[str, Callable[..., Any]]]:
     unused = [item for item in volumes if not (item.get("UsageData") or {}).get("RefCount")]
     cache = usage.get("BuildCache") or []
     idle = [item for item in cache if not item.get("InUse") and not item.get("Shared")]
-    return [
+    artifacts = usage.get("Artifacts") or []
+    rows = [
         _row("Images", len(found), sum(item.get("Containers", 0) > 0 for item in found), total, total - used),
         _row("Containers", len(containers), len(containers) - len(stopped), _sum(containers), _sum(stopped)),
         _row("Local Volumes", len(volumes), len(volumes) - len(unused), _volume_sum(volumes), _volume_sum(unused)),
@@ -59,12 +60,19 @@ def _rows(usage: Object) -> list[dict[str, Callable[..., Any]]]:
             sum(item.get("Size", 0) for item in idle),
         ),
     ]
+    if artifacts:
+        rows.append(_row("Artifacts", len(artifacts), len(artifacts), _total(artifacts), 0))
+    return rows
 
 
 def _own(item: Object) -> int:
     """What only this image takes, as docker counts it; 0 where sizes are unknown."""
     size, shared = item.get("Size", 0), item.get("SharedSize", -1)
     return int(size - max(shared, 0)) if size > 0 else 0
+
+
+def _total(items: list[Object]) -> int:
+    return sum(item["Size"] for item in items)
 
 
 def _sum(containers: list[Object]) -> int:
@@ -115,6 +123,12 @@ def _verbose(usage: Object) -> None:
         rows.append([item["Name"], str(data.get("RefCount", "N/A")), units.human_size(max(data.get("Size", 0), 0))])
     table.columns(["VOLUME NAME", "LINKS", "SIZE"], rows)
     _build_cache(usage.get("BuildCache") or [])
+    if artifacts := usage.get("Artifacts") or []:
+        text.out(f"\nArtifacts: {units.human_size(_total(artifacts))}\n")
+        rows = [
+            [item["Digest"][7:19], ", ".join(item["Names"]), units.human_size(item["Size"], 3)] for item in artifacts
+        ]
+        table.columns(["ARTIFACT ID", "NAMES", "SIZE"], rows)
 
 
 def _build_cache(cache: list[Object]) -> None:

@@ -253,24 +253,27 @@ class Builder:
     # -- the cache -----------------------------------------------------------------------------
 
     async def usage(self) -> Sequence[CacheRecord]:
-        """Everything that the cache holds."""
+        """Everything that the cache holds, layers with their blobs; what images or earlier rows have is shared."""
         shared = self._in_images()
-        found = [
-            CacheRecord(
-                id=name.removeprefix("sha256:"),
-                kind=row.kind,
-                description=row.instruction,
-                in_use=False,
-                shared=row.diff_id in shared,
-                size=row.size,
-                created=row.created,
-                used=row.used,
-                uses=row.uses,
-                parent=row.parent.removeprefix("sha256:"),
+        found = []
+        for name, row in self.cache.rows():
+            if row.layer is None:
+                continue
+            found.append(
+                CacheRecord(
+                    id=name.removeprefix("sha256:"),
+                    kind=row.kind,
+                    description=row.instruction,
+                    in_use=False,
+                    shared=row.diff_id in shared,
+                    size=row.size + row.layer.size,
+                    created=row.created,
+                    used=row.used,
+                    uses=row.uses,
+                    parent=row.parent.removeprefix("sha256:"),
+                )
             )
-            for name, row in self.cache.rows()
-            if row.layer is not None
-        ]
+            shared.add(row.diff_id)
         for name, size, in_use, changed in await blocking(self._caches.usage):
             moment = text(int(changed * 1e9))
             found.append(
