@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
+import math
 import os
 import random
 import subprocess
 import tarfile
 import time
+import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.image_schemas import check_archive
 from tests.living import CLI, Daemon
-from tests.registry import Registry
+from tests.registry import Gate, Registry, Remote
 
 ROUNDS = int(os.environ.get("BASTIDE_IMAGE_CRASH_ROUNDS", "12"))
 LAYERS = 4
@@ -153,3 +156,88 @@ def test_killed_while_images_move(
     victim.ok("image", "prune", "-af")
     for place in ("content/blobs/sha256", "content/ingest", "overlay/layers", "overlay/staging"):
         assert list((victim.data / place).iterdir()) == [], place
+
+
+# -- the other side goes -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def gate(registry: Registry) -> Iterator[Gate]:
+    made = Gate(registry.port)
+    yield made
+    made.close()
+
+
+def one_line(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line that a failed command says."""
+    assert done.returncode, done.stdout
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("through", ["pull", "build"])
+def test_registry_gone_while_it_gives(
+    victim: Daemon, registry: Registry, gate: Gate, archive: Path, contents: dict[str, bytes], through: str
+) -> None:
+    registry.fill(archive, "large:1")
+    reference = f"{gate.host}/large:1"
+    (archive.parent / "Dockerfile").write_text(f"FROM {reference}\nCOPY Dockerfile /layer0/Dockerfile\n")
+    (archive.parent / ".dockerignore").write_text("*.tar\n")
+    command = {"pull": ["pull", reference], "build": ["build", "-t", "built:1", str(archive.parent)]}[through]
+    size, rng = archive.stat().st_size, random.Random()
+    for _ in range(4):
+        gate.left = rng.randrange(size // 6)
+        line = one_line(victim.cli(*command))
+        assert gate.host in line, line
+        assert victim.ok("images", "-q") == ""
+        check(victim, contents)
+    gate.left = math.inf
+    victim.ok(*command)
+    names = {"pull": {reference}, "build": {"built:1", reference}}[through]
+    assert names <= set(victim.ok("images", "--format", "{{.Repository}}:{{.Tag}}").splitlines())
+    assert not list((victim.data / "content" / "ingest").iterdir())
+
+
+@pytest.mark.timeout(300)
+def test_registry_gone_while_it_takes(victim: Daemon, registry: Registry, gate: Gate, archive: Path) -> None:
+    victim.ok("load", "-q", "-i", str(archive))
+    victim.ok("tag", "large:1", f"{gate.host}/large:1")
+    there, size, rng = Remote(registry, "large"), archive.stat().st_size, random.Random()
+    for _ in range(4):
+        gate.left = rng.randrange(size // 6)
+        assert gate.host in one_line(victim.cli("push", f"{gate.host}/large:1"))
+        with pytest.raises(urllib.error.HTTPError):
+            there.manifest("1")
+    gate.left = math.inf
+    victim.ok("push", "-q", f"{gate.host}/large:1")
+    for part in (document := json.loads(there.manifest("1")))["layers"]:
+        assert there.has(part["digest"])
+    assert there.has(document["config"]["digest"])
+
+
+@pytest.mark.timeout(300)
+def test_client_gone_while_images_move(victim: Daemon, archive: Path, contents: dict[str, bytes]) -> None:
+    """`load`, `save` and `commit` speak to nobody but their client."""
+    out, rng = archive.with_name("out.tar"), random.Random()
+    commands = [
+        ["load", "-q", "-i", str(archive)],
+        ["save", "-o", str(out), "large:1"],
+        ["commit", "made", "committed:1"],
+    ]
+    for command in commands:
+        for _ in range(4):
+            client = subprocess.Popen([*CLI, *command], env=victim.environment, stdout=subprocess.DEVNULL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                client.wait(rng.random() * 0.3)
+            client.kill()
+            client.wait()
+            check(victim, contents)
+            if out.exists():
+                check_archive(out.read_bytes())
+        victim.ok(*command)
+        if command[0] == "load":
+            victim.ok("create", "--pull=never", "--name=made", "--network=none", "large:1", "true")
+    check_archive(out.read_bytes())
+    assert victim.ok("images", "-q", "committed:1")
