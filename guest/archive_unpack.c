@@ -1,5 +1,6 @@
-/* unpack PATH [keep]: unpack a tar stream from stdin into the directory PATH. Names with `..` are refused,
- * leading slashes dropped. `keep`: a directory is never replaced by a file, nor the reverse. */
+/* unpack PATH [keep] [owner USER]: unpack a tar stream from stdin into the directory PATH. Names with `..` are refused,
+ * leading slashes dropped. `keep`: a directory is never replaced by a file, nor the reverse. `owner`: all of it
+ * belongs to USER, whatever the stream says. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -33,7 +34,8 @@ static struct {
 	size_t records_length;
 } extended;
 
-static bool keep;
+static bool keep, owned;
+static struct account owner;
 
 static int refuse(const char *format, ...)
 {
@@ -232,22 +234,20 @@ static int write_file_content(const char *name, const struct entry *entry)
 	return close(fd);
 }
 
+static bool is_kept(const char *name, char type)
+{
+	struct stat info;
+	return keep && lstat(name, &info) == 0 && S_ISDIR(info.st_mode) != (type == '5');
+}
+
 /* Take away what is in the entry's place. */
 static int clear(const char *name, char type)
 {
 	struct stat info;
 	if (lstat(name, &info) < 0)
 		return 0;
-	if (S_ISDIR(info.st_mode)) {
-		if (type == '5')
-			return 0;
-		errno = EISDIR;
-		return keep ? -1 : rmdir(name);
-	}
-	if (type == '5' && keep) {
-		errno = ENOTDIR;
-		return -1;
-	}
+	if (S_ISDIR(info.st_mode))
+		return type == '5' ? 0 : rmdir(name);
 	return unlink(name);
 }
 
@@ -279,11 +279,14 @@ static int place(struct entry *entry)
 	if (!*name || !strcmp(name, "."))
 		return skip((entry->size + BLOCK - 1) / BLOCK * BLOCK) ? 0 : refuse("the archive is cut short");
 	make_parents(name);
+	if (is_kept(name, entry->type))
+		return refuse("cannot overwrite %sdirectory \"/%s\" with %sdirectory", entry->type == '5' ? "non-" : "",
+			      name, entry->type == '5' ? "" : "non-");
 	if (make(name, entry) < 0)
 		return refuse("%s: %s", name, strerror(errno));
 	if (entry->type == '1')
 		return 0;
-	if (lchown(name, entry->uid, entry->gid) < 0)
+	if (lchown(name, owned ? owner.uid : entry->uid, owned ? owner.gid : entry->gid) < 0)
 		return refuse("%s: %s", name, strerror(errno));
 	apply_attributes(name);
 	if (entry->type != '2')
@@ -330,7 +333,13 @@ int archive_unpack(char **args)
 	}
 	if (!S_ISDIR(info.st_mode) || chdir(args[1]) < 0)
 		return refuse("extraction point is not a directory: %s", args[1]);
-	keep = args[2] && !strcmp(args[2], "keep");
+	char **word = args + 2;
+	keep = *word && !strcmp(*word, "keep");
+	word += keep;
+	owned = word[0] && word[1] && !strcmp(word[0], "owner");
+	const char *error = owned ? account_find(word[1], NULL, 0, &owner) : NULL;
+	if (error)
+		return refuse("%s", error);
 	setvbuf(stdin, buffer, _IOFBF, sizeof buffer);
 	umask(0);
 	while (read_all(&header, sizeof header)) {

@@ -78,12 +78,6 @@ class Docker:
             "DOCKER_BUILDKIT": "0",
         }
 
-    def _words(self, args: tuple[str, ...]) -> list[str]:
-        """The command line, with the isolation that the switch names."""
-        if ISOLATION and args[0] in ("run", "create") and "--isolation" not in args:
-            return ["docker", args[0], f"--isolation={ISOLATION}", *args[1:]]
-        return ["docker", *args]
-
     def __call__(
         self, *args: str, code: int | None = 0, stdin: str | bytes | None = None, timeout: float = 60
     ) -> Result:
@@ -91,7 +85,7 @@ class Docker:
         data = stdin.encode() if isinstance(stdin, str) else stdin
         extra = {"stdin": subprocess.DEVNULL} if data is None else {"input": data}
         done = subprocess.run(
-            self._words(args), capture_output=True, env=self.environment, timeout=timeout, check=False, **extra
+            ["docker", *args], capture_output=True, env=self.environment, timeout=timeout, check=False, **extra
         )
         result = Result(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
         if code is not None:
@@ -116,7 +110,7 @@ class Docker:
     def begin(self, *args: str) -> subprocess.Popen[bytes]:
         """Run `docker ARGS` beside the test."""
         return subprocess.Popen(
-            self._words(args),
+            ["docker", *args],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

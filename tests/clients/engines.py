@@ -1,8 +1,7 @@
 """What the clients are tried against: bastide, or with BASTIDE_TEST_PEER=dockerd a real dockerd.
 
 The second proves that an expectation is Docker's and not ours; where Debian's own is older than API 1.45, a later
-suite's is unpacked for it. BASTIDE_TEST_ISOLATION=vm puts every
-container of the command line's cases behind that wall.
+suite's is unpacked for it. BASTIDE_TEST_ISOLATION=vm puts every container behind that wall.
 """
 
 from __future__ import annotations
@@ -38,8 +37,10 @@ class Bastide:
     """A bastide daemon of its own."""
 
     def __init__(self) -> None:
-        own = os.getpid() % 64
-        self.daemon = Daemon(f"c{own}", f"10.{128 + own}.0.0/17", f"10.{128 + own}.128.0/17")
+        # Two may run at a time, one for each wall.
+        own = os.getpid() % 32 * 2 + bool(ISOLATION)
+        wall = {"isolation": ISOLATION} if ISOLATION else {}
+        self.daemon = Daemon(f"c{own}", f"10.{128 + own}.0.0/17", f"10.{128 + own}.128.0/17", **wall)
         self.daemon.start()
 
     @property

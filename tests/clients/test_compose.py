@@ -163,7 +163,7 @@ def test_a_bad_file(compose: Compose, tmp_path: Path) -> None:
 
 
 @pytest.mark.beyond
-def test_volumes_of_a_vm(compose: Compose, docker: Docker, tmp_path: Path) -> None:
+def test_volumes_configs_and_secrets_of_a_vm(compose: Compose, docker: Docker, tmp_path: Path) -> None:
     (tmp_path / "compose.yaml").write_text(
         """
 services:
@@ -175,21 +175,25 @@ services:
     configs:
       - source: conf
         target: /conf
+    secrets: [hidden]
 volumes:
   data: {}
 configs:
-  conf: {file: ./host/file}
+  conf: {content: configured}
+secrets:
+  hidden: {environment: HIDDEN}
 """
     )
-    compose("up", "-d")
+    compose("up", "-d", HIDDEN="not said")
     script = (
-        "cat /host/file /conf; touch /data/x; touch /host/x 2>/dev/null || echo no; grep -c ' /memory ' /proc/mounts"
+        "cat /host/file /conf /run/secrets/hidden; touch /data/x; "
+        "touch /host/x 2>/dev/null || echo no; grep -c ' /memory ' /proc/mounts"
     )
-    assert compose("exec", "-T", "walled", "sh", "-c", script).out == "of the hostof the hostno\n1\n"
+    assert compose("exec", "-T", "walled", "sh", "-c", script).out == "of the hostconfigurednot saidno\n1\n"
     (tmp_path / "host" / "file").write_text("changed")
     assert compose("exec", "-T", "walled", "cat", "/host/file").out == "changed"
     compose("down", "-t", "0")
-    compose("up", "-d")
+    compose("up", "-d", HIDDEN="not said")
     assert compose("exec", "-T", "walled", "ls", "/data").out == "x\n"
 
 

@@ -177,14 +177,18 @@ def test_stats_and_top(client: Any) -> None:
     assert "sleep 1000" in made.top()["Processes"][0]
 
 
-def test_archives(client: Any) -> None:
-    made = client.containers.run("busybox", ["sleep", "1000"], detach=True)
+def tar_of(name: str, data: bytes) -> bytes:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
-        info = tarfile.TarInfo("file")
-        info.size = 4
-        tar.addfile(info, io.BytesIO(b"data"))
-    assert made.put_archive("/tmp", packed.getvalue())
+        info = tarfile.TarInfo(name)
+        info.size = len(data)
+        tar.addfile(info, io.BytesIO(data))
+    return packed.getvalue()
+
+
+def test_archives(client: Any) -> None:
+    made = client.containers.run("busybox", ["sleep", "1000"], detach=True)
+    assert made.put_archive("/tmp", tar_of("file", b"data"))
     pieces, stat = made.get_archive("/tmp/file")
     assert (stat["name"], stat["size"]) == ("file", 4)
     with tarfile.open(fileobj=io.BytesIO(b"".join(pieces))) as tar:
@@ -274,3 +278,19 @@ def test_volumes_of_a_vm(client: Any, tmp_path: Path) -> None:
         "busybox", ["cat", "/v/x"], isolation="vm", remove=True, volumes={"vol": {"bind": "/v"}}
     )
     assert again == b"kept\n"
+
+
+@pytest.mark.parametrize("isolation", ["container", pytest.param("vm", marks=pytest.mark.beyond)])
+def test_files_before_the_start_and_after_the_end(client: Any, isolation: str) -> None:
+    chosen = {} if isolation == "container" else {"isolation": isolation}
+    made = client.containers.create("busybox", ["sh", "-c", "cat /tmp/given > /tmp/kept"], **chosen)
+    assert made.put_archive("/tmp", tar_of("given", b"data"))
+    with pytest.raises(NotFound, match="Could not find the file /absent in container"):
+        made.put_archive("/absent", tar_of("given", b"data"))
+    made.start()
+    assert made.wait()["StatusCode"] == 0
+    pieces, stat = made.get_archive("/tmp/kept")
+    assert (stat["name"], stat["size"]) == ("kept", 4)
+    with tarfile.open(fileobj=io.BytesIO(b"".join(pieces))) as tar:
+        assert tar.getnames() == ["kept"]
+    assert {"Path": "/tmp/kept", "Kind": 1} in made.diff()

@@ -357,6 +357,35 @@ async def test_files_go_in_and_come_out(vm: Place) -> None:
     assert (1, "/data/link") in await files(vm).changes(container)
 
 
+async def test_files_at_rest(vm: Place) -> None:
+    """A container that does not run has its files reached and changed, and finds them at its start."""
+    bundle = await vm.bundle("sh", "-c", "cat /data/given; echo ran > /data/kept")
+    async with files(vm).at_rest(bundle):
+        await files(vm).put_archive(bundle.id, "/data", pieces(packed(("given", b"before\n", ""))))
+        with pytest.raises(NotFound):
+            await files(vm).stat_path(bundle.id, "/nothing")
+    assert (await vm.runtime.state(bundle.id)).phase is Phase.ABSENT
+    await vm.runtime.create(bundle)
+    stdio = await vm.runtime.attach(bundle.id)
+    await vm.runtime.start(bundle.id)
+    assert (await read(stdio))[0] == "before\n"
+    await vm.runtime.wait(bundle.id)
+    await vm.runtime.delete(bundle.id)
+    async with files(vm).at_rest(bundle):
+        data = b"".join([piece async for piece in files(vm).get_archive(bundle.id, "/data/kept")])
+        assert b"ran\n" in data
+        assert (1, "/data/given") in await files(vm).changes(bundle.id)
+
+
+async def test_a_whole_archive_for_one_user(vm: Place) -> None:
+    container, _ = await vm.start("sleep", "100")
+    archive = packed(("mine", b"x", ""), ("link", b"", "mine"))
+    await files(vm).put_archive(container, "/data", pieces(archive), owner="1000:2000")
+    assert (await vm.exec(container, "stat", "-c", "%u:%g", "/data/mine", "/data/link"))[1] == "1000:2000\n" * 2
+    with pytest.raises(InvalidArgument, match="unable to find user nobody-here"):
+        await files(vm).put_archive(container, "/data", pieces(archive), owner="nobody-here")
+
+
 async def test_files_that_are_not_there(vm: Place) -> None:
     container, _ = await vm.start("sleep", "100")
     with pytest.raises(NotFound):

@@ -189,3 +189,22 @@ def test_a_full_disk_while_a_snapshot_is_written(tmp_path: Path) -> None:
     finally:
         made.close()
     assert not mounts_below(made.base)
+
+
+def test_a_daemon_that_is_killed_while_files_are_put_into_a_stopped_vm(daemon: Daemon) -> None:
+    daemon.ok("create", "--isolation", "vm", "--name", "box", "busybox", "ls", "/tmp")
+    copying = subprocess.Popen([*CLI, "cp", "-", "box:/tmp"], stdin=subprocess.PIPE, env=daemon.environment)
+    assert copying.stdin is not None
+    whole = io.BytesIO()
+    with tarfile.open(fileobj=whole, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("first"))
+    copying.stdin.write(whole.getvalue()[:512])
+    copying.stdin.flush()
+    until(lambda: list((daemon.run_root / "qemu" / "bundles").iterdir()))
+    daemon.stop(signal.SIGKILL)
+    copying.stdin.close()
+    copying.wait()
+    daemon.start()
+    assert daemon.inspect("box")["State"]["Status"] == "created"
+    until(lambda: not list((daemon.run_root / "qemu" / "bundles").iterdir()))
+    assert daemon.cli("start", "-a", "box").returncode == 0

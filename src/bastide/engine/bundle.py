@@ -103,6 +103,11 @@ def main_process(container: Container) -> process.Process:
     )
 
 
+def cgroup_path(settings: Settings, container: Container) -> str:
+    """Where the container's cgroup is, below each hierarchy's root."""
+    return f"/{(container.host_config.cgroup_parent or settings.cgroup_parent).strip('/')}/{container.id}"
+
+
 def stop_signal(container: Container) -> int:
     """The signal that asks the main process to end."""
     return signal_number(container.config.stop_signal or "SIGTERM")

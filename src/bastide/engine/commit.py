@@ -20,7 +20,8 @@ from bastide.engine.images import Images
 from bastide.engine.layers import Lease
 from bastide.engine.ledger import Ledger
 from bastide.engine.new_layers import Fill, make_layer
-from bastide.images.changes import Packed, write_changes
+from bastide.engine.reach import Reach
+from bastide.images.changes import LayerWriter, Packed, write_changes
 from bastide.images.reference import parse_repository
 from bastide.images.threads import in_thread
 from bastide.model.container import Config, Container, Status
@@ -45,8 +46,10 @@ class CommitRequest(msgspec.Struct, frozen=True, kw_only=True):
 class Committer:
     """Makes images of containers."""
 
-    def __init__(self, ledger: Ledger, backends: Backends, containers: Containers, images: Images) -> None:
-        self._ledger, self._backends = ledger, backends
+    def __init__(
+        self, ledger: Ledger, backends: Backends, containers: Containers, images: Images, reach: Reach
+    ) -> None:
+        self._ledger, self._backends, self._reach = ledger, backends, reach
         self._containers, self._images = containers, images
         self._home = images.settings.data_root / "build" / "scratch"
 
@@ -54,7 +57,7 @@ class Committer:
         """An image of a container's files and configuration.
 
         Raises NotFound, InvalidArgument (name, changes), Conflict (it is being removed, or its image has gone),
-        Unsupported (a VM that does not run), HostError, GuestError.
+        HostError, GuestError.
         """
         container = self._containers.get(reference)
         if container.state.status is Status.REMOVING:
@@ -93,14 +96,14 @@ class Committer:
         if isinstance(snapshotter, Trees):
             upper = snapshotter.upper(container.id)
             return lambda writer: in_thread("pack", write_changes, upper, writer, _is_stub)
-        runtime = self._backends.runtime(container.runtime)
-        if Feature.FILES not in runtime.features or not isinstance(runtime, Files):
+        guest = self._reach.guest(container)
+        if guest is None:
             raise Unsupported(f"isolation {container.isolation} cannot be committed")
-        if container.state.status is not Status.RUNNING:
-            raise Unsupported(
-                f"files of a stopped container with isolation {container.isolation} cannot be reached: start it first"
-            )
-        return lambda writer: write_guest(runtime, container.id, writer)
+        return lambda writer: self._write_guest(container, guest, writer)
+
+    async def _write_guest(self, container: Container, guest: Files, writer: LayerWriter) -> None:
+        async with self._reach.reached(container, guest):
+            await write_guest(guest, container.id, writer)
 
     @contextlib.asynccontextmanager
     async def _still(self, container: Container, pause: bool) -> AsyncIterator[None]:

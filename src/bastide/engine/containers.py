@@ -42,10 +42,11 @@ class Containers:
         networks: Networks,
         creator: Creator,
         lifecycle: Lifecycle,
+        files: FileAccess,
     ) -> None:
         self._settings, self._ledger, self._backends = settings, ledger, backends
         self._networks, self._creator, self._lifecycle = networks, creator, lifecycle
-        self.files = FileAccess(backends)
+        self.files = files
 
     # -- find and make -------------------------------------------------------------------------
 

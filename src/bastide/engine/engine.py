@@ -12,11 +12,13 @@ from bastide.engine.containers import Containers
 from bastide.engine.create import Creator
 from bastide.engine.events import Events
 from bastide.engine.execs import Execs
+from bastide.engine.files import FileAccess
 from bastide.engine.images import Images
 from bastide.engine.ledger import Ledger
 from bastide.engine.lifecycle import Lifecycle
 from bastide.engine.manifest_lists import ManifestLists
 from bastide.engine.networks import Networks
+from bastide.engine.reach import Reach
 from bastide.engine.recovery import Recovery
 from bastide.engine.rotation import Rotation
 from bastide.engine.snapshots import Snapshots
@@ -57,9 +59,13 @@ class Engine:
         self.volumes = Volumes(settings, self.store, self.events, self._volumes_in_use)
         self.lifecycle = Lifecycle(settings, self.ledger, self.backends, self.networks, self.volumes, self.tasks)
         creator = Creator(settings, self.ledger, self.backends, self.images, self.networks, self.volumes)
-        self.containers = Containers(settings, self.ledger, self.backends, self.networks, creator, self.lifecycle)
+        reach = Reach(settings, self.ledger, self.backends, self.volumes)
+        files = FileAccess(self.backends, reach)
+        self.containers = Containers(
+            settings, self.ledger, self.backends, self.networks, creator, self.lifecycle, files
+        )
         self.builder = Builder(settings, self.store, self.images, self.containers, creator, self.ledger, self.backends)
-        self.committer = Committer(self.ledger, self.backends, self.containers, self.images)
+        self.committer = Committer(self.ledger, self.backends, self.containers, self.images, reach)
         self.execs = Execs(self.ledger, self.backends, self.tasks)
         self.system = System(settings, self)
         self.snapshots = Snapshots(settings, self.store, self.ledger, self.backends, self.lifecycle)

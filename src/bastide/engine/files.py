@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bastide.engine.backends import Backends
+from bastide.engine.reach import Reach
 from bastide.host.paths import open_in, root_of
 from bastide.host.syscalls import blocking, stream
 from bastide.images.archive import Owner, unpack_into
@@ -37,19 +38,8 @@ def _missing(container: Container, path: str) -> NotFound:
 class FileAccess:
     """The same four calls for every wall: through the host's view of the root, or through the guest."""
 
-    def __init__(self, backends: Backends) -> None:
-        self._backends = backends
-
-    def _guest(self, container: Container) -> Files | None:
-        """The runtime, when only it reaches the files."""
-        runtime = self._backends.runtime(container.runtime)
-        if Feature.FILES not in runtime.features or not isinstance(runtime, Files):
-            return None
-        if not container.state.running:
-            raise Unsupported(
-                f"files of a stopped container with isolation {container.isolation} cannot be reached: start it first"
-            )
-        return runtime
+    def __init__(self, backends: Backends, reach: Reach) -> None:
+        self._backends, self._reach = backends, reach
 
     @asynccontextmanager
     async def _root(self, container: Container, path: str, *, image_only: bool) -> AsyncIterator[tuple[Path, str]]:
@@ -60,29 +50,35 @@ class FileAccess:
         """
         clean = "/" + str(PurePosixPath("/" + path)).lstrip("/")
         runtime = self._backends.runtime(container.runtime)
-        if container.state.running and not image_only and Feature.HOST_VIEW in runtime.features:
-            yield Path(f"/proc/{container.state.pid}/root"), clean
-            return
-        if not image_only:
-            for point in sorted(container.mounts, key=lambda p: -len(p.destination)):
+        async with self._reach.held(container) as present:
+            if present.state.running and not image_only and Feature.HOST_VIEW in runtime.features:
+                yield Path(f"/proc/{present.state.pid}/root"), clean
+                return
+            for point in [] if image_only else sorted(present.mounts, key=lambda p: -len(p.destination)):
                 inside = clean == point.destination or clean.startswith(point.destination + "/")
                 if inside and point.type in ("bind", "volume"):
-                    yield Path(point.source), clean[len(point.destination) :] or "/"
+                    async with self._reach.volumes(present):
+                        yield Path(point.source), clean[len(point.destination) :] or "/"
                     return
-        snapshotter = self._backends.snapshotter(container.snapshotter)
-        root = await snapshotter.mount(container.id)
-        if not isinstance(root, DirectoryRoot):
-            raise Unsupported(f"isolation {container.isolation} keeps its files on a disk of its own: start it first")
-        try:
-            yield root.path, clean
-        finally:
-            if not container.state.running:
-                await snapshotter.unmount(container.id)
+            async with self._reach.root(present) as root:
+                if not isinstance(root, DirectoryRoot):
+                    raise Unsupported(f"isolation {present.isolation} keeps its files on a disk of its own")
+                yield root.path, clean
+
+    @asynccontextmanager
+    async def _asked(self, container: Container, guest: Files, path: str) -> AsyncIterator[None]:
+        """The guest can be asked; what it does not have is missed in Docker's words."""
+        async with self._reach.reached(container, guest):
+            try:
+                yield
+            except NotFound as error:
+                raise _missing(container, path) from error
 
     async def stat(self, container: Container, path: str) -> dict[str, Any]:
         """`name`, `size`, `mode` (Go's), `mtime`, `linkTarget`. Raises NotFound."""
-        if guest := self._guest(container):
-            return await guest.stat_path(container.id, path)
+        if guest := self._reach.guest(container):
+            async with self._asked(container, guest, path):
+                return await guest.stat_path(container.id, path)
         async with self._root(container, path, image_only=False) as (root, inner):
             try:
                 return await blocking(_describe, root, inner, path)
@@ -91,8 +87,11 @@ class FileAccess:
 
     async def archive(self, container: Container, path: str, *, whole: bool = False) -> AsyncIterator[bytes]:
         """A tar stream of `path`, named by its last component; `whole`: the root's entries. Raises NotFound."""
-        if guest := self._guest(container):
-            async with aclosing(guest.get_archive(container.id, path)) as packed:  # type: ignore[type-var]
+        if guest := self._reach.guest(container):
+            async with (
+                self._asked(container, guest, path),
+                aclosing(guest.get_archive(container.id, path)) as packed,  # type: ignore[type-var]
+            ):
                 async for piece in packed:
                     yield piece
             return
@@ -122,14 +121,15 @@ class FileAccess:
         no_overwrite_dir: bool,
         as_user: bool = False,
     ) -> None:
-        """Unpack a tar stream into the directory `path`; `as_user`: all of it belongs to the container's user.
+        """Unpack a tar stream into the directory `path`.
 
-        Raises NotFound, InvalidArgument, Unsupported.
+        `as_user`: all of it belongs to the container's user, where it names one. Raises NotFound, InvalidArgument.
         """
-        if guest := self._guest(container):
-            if as_user:
-                raise Unsupported(f"isolation {container.isolation} keeps the archive's owners: leave out copyUIDGID")
-            await guest.put_archive(container.id, path, data)
+        _check_writable(container, path)
+        user = container.config.user if as_user else ""
+        if guest := self._reach.guest(container):
+            async with self._asked(container, guest, path):
+                await guest.put_archive(container.id, path, data, no_overwrite_dir=no_overwrite_dir, owner=user)
             return
         async with self._root(container, path, image_only=False) as (root, inner):
             try:
@@ -139,7 +139,7 @@ class FileAccess:
             try:
                 if not stat.S_ISDIR(os.fstat(handle).st_mode):
                     raise InvalidArgument(f"extraction point is not a directory: {path}")
-                owner = await blocking(_owner, root, container.config.user) if as_user else None
+                owner = await blocking(_owner, root, user) if user else None
                 await unpack_into(root, inner, data, no_overwrite_dir=no_overwrite_dir, owner=owner)
             finally:
                 os.close(handle)
@@ -149,10 +149,11 @@ class FileAccess:
         snapshotter = self._backends.snapshotter(container.snapshotter)
         if isinstance(snapshotter, Trees):
             return without_mount_targets(await snapshotter.changes(container.id))
-        guest = self._guest(container)
+        guest = self._reach.guest(container)
         if guest is None:
             raise Unsupported(f"isolation {container.isolation} cannot tell what changed")
-        return await guest.changes(container.id)
+        async with self._reach.reached(container, guest):
+            return await guest.changes(container.id)
 
 
 def without_mount_targets(found: list[tuple[int, str]]) -> list[tuple[int, str]]:
@@ -178,6 +179,18 @@ def _owner(root: Path, user: str) -> Owner:
     with root_of(root) as top:
         found = users.resolve(top, user)
     return Owner(found.uid, found.gid)
+
+
+def _check_writable(container: Container, path: str) -> None:
+    """Whether a container may have files put at `path`. Raises InvalidArgument in Docker's words."""
+    clean = "/" + str(PurePosixPath("/" + path)).lstrip("/")
+    for point in sorted(container.mounts, key=lambda p: -len(p.destination)):
+        if point.type in ("bind", "volume") and PurePosixPath(clean).is_relative_to(point.destination):
+            if not point.rw:
+                raise InvalidArgument("mounted volume is marked read-only")
+            return
+    if container.host_config.readonly_rootfs:
+        raise InvalidArgument("container rootfs is marked read-only")
 
 
 def _exists(directory: int, name: str) -> bool:

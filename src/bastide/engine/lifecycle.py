@@ -131,7 +131,7 @@ class Lifecycle:
             resolv_conf=paths.resolv_conf,
             log_path=None if host.log_config.type == "none" else paths.log,
             journal=_journal(container),
-            cgroup_path=f"/{(host.cgroup_parent or self._settings.cgroup_parent).strip('/')}/{container.id}",
+            cgroup_path=bundles.cgroup_path(self._settings, container),
             annotations=host.annotations or {},
             namespaces=self._shared_namespaces(container),
             stdin_once=container.config.stdin_once,

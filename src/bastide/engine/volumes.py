@@ -148,6 +148,11 @@ class Volumes:
         """A container has ended: what only it held up is taken down."""
         for point in _volume_points(container):
             self._tell(container, point, "unmount")
+        await self.let_go(container)
+
+    async def let_go(self, container: Container) -> None:
+        """Take down what only this container, which does not run, has brought up."""
+        for point in _volume_points(container):
             holders = self._holders.get(point.name, set())
             holders.discard(container.id)
             if not holders:

@@ -109,9 +109,10 @@ async def pack(agent: Agent, path: str, *, whole: bool = False, own: bool = Fals
     await _finish(channel, complaint, path)
 
 
-async def unpack(agent: Agent, path: str, data: AsyncIterator[bytes]) -> None:
+async def unpack(agent: Agent, path: str, data: AsyncIterator[bytes], *, keep: bool = False, owner: str = "") -> None:
     """As `Files.put_archive`. Raises NotFound, InvalidArgument."""
-    channel = await _start(agent, "unpack", "/" + path.lstrip("/"), stdin=True)
+    words = ["keep"] * keep + ["owner", owner] * bool(owner)
+    channel = await _start(agent, "unpack", "/" + path.lstrip("/"), *words, stdin=True)
     try:
         # A guest that refuses ends before it has read everything.
         with contextlib.suppress(NotFound):

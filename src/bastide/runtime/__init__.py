@@ -19,6 +19,7 @@ import enum
 import importlib
 import inspect
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -257,6 +258,12 @@ class Files(Protocol):
     Raises NotFound, InvalidArgument, GuestError.
     """
 
+    def at_rest(self, bundle: Bundle) -> AbstractAsyncContextManager[None]:
+        """Meanwhile the calls below reach the files of a container that does not run; nothing of it runs.
+
+        What was written is on its root when the block has ended. The caller keeps it from being started.
+        """
+
     async def stat_path(self, container: str, path: str) -> dict[str, Any]:
         """`name`, `size`, `mode` (Go's FileMode bits), `mtime`, `linkTarget`."""
 
@@ -266,8 +273,14 @@ class Files(Protocol):
         `own`: without anything that is mounted there, which is no part of the container's files.
         """
 
-    async def put_archive(self, container: str, path: str, data: AsyncIterator[bytes]) -> None:
-        """Unpack a tar stream into the directory `path`."""
+    async def put_archive(
+        self, container: str, path: str, data: AsyncIterator[bytes], *, no_overwrite_dir: bool = False, owner: str = ""
+    ) -> None:
+        """Unpack a tar stream into the directory `path`.
+
+        `no_overwrite_dir`: no directory is replaced by a file, nor the reverse. `owner`: a user (`name`, `uid`,
+        `user:group`, by the container's own files) to whom all of it belongs; empty: as the archive says.
+        """
 
     async def changes(self, container: str) -> list[tuple[int, str]]:
         """What differs from the image: `(0 changed | 1 added | 2 deleted, path)`, sorted by path."""

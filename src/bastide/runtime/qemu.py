@@ -188,21 +188,20 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
 
     async def create(self, bundle: Bundle) -> None:
         """See the contract."""
-        if not isinstance(bundle.root, DiskRoot):
-            raise Unsupported("a VM needs its root as disks: use the snapshotter erofs")
+        root = _disks(bundle)
         await blocking(shares.check, bundle.mounts)
         wanted = await self._machine(bundle.host_config, len(bundle.networking.interfaces), bundle.architecture)
         specification = process.specification(
             bundle.process, init=bool(bundle.host_config.init), oom_score=bundle.host_config.oom_score_adj
         )
         await self._sweep()
-        fresh = disks.take_fresh(bundle.root.upper)
-        member = self._pool.take(wanted, bundle.root.base, bundle.image) if fresh else None
+        fresh = disks.take_fresh(root.upper)
+        member = self._pool.take(wanted, root.base, bundle.image) if fresh else None
         if member is not None and await self._adopt(bundle, member):
             mounted = member.kind.base is not None
             await self._begin(bundle, member.agent, specification, wanted.memory, mounted=mounted)
             return
-        template = await self._choose(wanted, bundle.root, bundle.process, fresh=fresh)
+        template = await self._choose(wanted, root, bundle.process, fresh=fresh)
         await self._claim(bundle)
         try:
             await self._launch(bundle, wanted, ram=template.ram, state=template.state)
@@ -214,8 +213,7 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
 
     async def _adopt(self, bundle: Bundle, member: Member) -> bool:
         """Make a VM that waits this container's; False when it cannot be had and nothing has happened."""
-        root, wanted = bundle.root, member.kind.machine
-        assert isinstance(root, DiskRoot)
+        root, wanted = _disks(bundle), member.kind.machine
         taken = False
         try:
             await self._claim(bundle)
@@ -594,8 +592,7 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
 
     async def restore(self, bundle: Bundle, directory: Path) -> None:
         """See Snapshotting: the VM goes on where it was saved, with this bundle's name, addresses and entropy."""
-        if not isinstance(bundle.root, DiskRoot):
-            raise Unsupported("a VM needs its root as disks: use the snapshotter erofs")
+        root = _disks(bundle)
         _, version, _ = await self._emulators.need(architecture.find(bundle.architecture))
         await blocking(shares.check, bundle.mounts)
         kept = await saved.read(directory, version)
@@ -605,7 +602,7 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         former = wanted.nics + wanted.spares
         if len(bundle.networking.interfaces) > former:
             raise Conflict(f"the saved memory has {former} network interfaces: connect no more networks")
-        await blocking(disks.copy_sparse, directory / "upper", bundle.root.upper)
+        await blocking(disks.copy_sparse, directory / "upper", root.upper)
         await self._claim(bundle)
         if trees:
             await blocking(shutil.copyfile, directory / shares.SAVED, bundle.directory / shares.SAVED)
@@ -682,6 +679,34 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         """See Listing."""
         return await inside.top(await self._agent(container), arguments)
 
+    @contextlib.asynccontextmanager
+    async def at_rest(self, bundle: Bundle) -> AsyncIterator[None]:
+        """See Files: a clone without a network and a process has the container's disks and volumes meanwhile."""
+        root = _disks(bundle)
+        await blocking(shares.check, bundle.mounts)
+        wanted = await self._machine(HostConfig(), 0, bundle.architecture)
+        await self._sweep()
+        disks.take_fresh(root.upper)
+        template = await self._templates.need(wanted)
+        await self._claim(bundle)
+        try:
+            await self._launch(bundle, wanted, ram=template.ram, state=template.state)
+            agent = self._agents[bundle.id] = await Agent.connect(bundle.directory / "agent.sock")
+            configured = agent.request(Ask.CONFIGURE, process.identity(bundle, memory=wanted.memory))
+            await agent.hello()
+            await agent.answer(configured)
+        except BaseException as error:
+            await self._undo(bundle, error)
+            raise
+        try:
+            try:
+                yield
+            finally:
+                # A part of an archive stays, as it does in a container.
+                await agent.ask(Ask.SHUTDOWN)
+        finally:
+            await self.delete(bundle.id)
+
     async def stat_path(self, container: str, path: str) -> dict[str, Any]:
         """See Files."""
         return await inside.stat_path(await self._agent(container), path)
@@ -693,13 +718,22 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         async for piece in inside.pack(agent, path, whole=whole, own=own and not whole):
             yield piece
 
-    async def put_archive(self, container: str, path: str, data: AsyncIterator[bytes]) -> None:
+    async def put_archive(
+        self, container: str, path: str, data: AsyncIterator[bytes], *, no_overwrite_dir: bool = False, owner: str = ""
+    ) -> None:
         """See Files."""
-        await inside.unpack(await self._agent(container), path, data)
+        await inside.unpack(await self._agent(container), path, data, keep=no_overwrite_dir, owner=owner)
 
     async def changes(self, container: str) -> list[tuple[int, str]]:
         """See Files."""
         return await inside.changes(await self._agent(container))
+
+
+def _disks(bundle: Bundle) -> DiskRoot:
+    """The bundle's root. Raises Unsupported when it is none of disks."""
+    if not isinstance(bundle.root, DiskRoot):
+        raise Unsupported("a VM needs its root as disks: use the snapshotter erofs")
+    return bundle.root
 
 
 def _program(first: Process) -> Program:

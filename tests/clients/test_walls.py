@@ -1,0 +1,31 @@
+"""The clients' own cases once more with every container in a VM: those that show the most in the least time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+CASES = (
+    "test_cli_at_rest.py::test_into_one_that_never_ran",
+    "test_cli_containers.py",
+    "test_docker_py.py",
+    "test_testcontainers.py",
+    "test_compose.py::test_verbs",
+    "test_compose.py::test_one_off",
+)
+
+
+@pytest.mark.beyond
+@pytest.mark.shared_kernel
+@pytest.mark.timeout(600)
+def test_the_same_in_a_vm() -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(str(HERE / case) for case in CASES)]
+    done = subprocess.run(
+        command, env={**os.environ, "BASTIDE_TEST_ISOLATION": "vm"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-20_000:]
