@@ -55,6 +55,8 @@ _ERRORS: dict[int, type[BastideError]] = {
 _TIMEOUT = 30.0
 """Seconds that a guest may take to answer; under emulation on a busy host a second is nothing."""
 _STREAM_LIMIT = 1 << 31
+STALE_LIMIT = 32 << 20
+"""Bytes for a former daemon that may precede a guest's first answer: its agent keeps 8 MiB at most."""
 _IDLE_LIMIT = 4096
 """Frames without content, or that nobody waits for, that a guest may send beyond one for each that it got."""
 
@@ -170,6 +172,7 @@ class Agent(asyncio.Protocol):
         self._pieces: dict[int, bytearray] = {}
         self._channels: dict[int, Channel] = {}
         self._next = 1
+        self._stale = 0
         self._idle = -_IDLE_LIMIT
         """Frames that brought nothing, less those that were sent and what is allowed: 0 is too many."""
         self._writable = asyncio.Event()
@@ -287,6 +290,9 @@ class Agent(asyncio.Protocol):
             else:
                 # What precedes the answer to our nonce was for a former daemon.
                 self._decoder.add(data)
+                self._stale += len(data)
+                if self._stale > STALE_LIMIT:
+                    raise GuestError("the guest agent sends what nobody asked for and does not answer")
                 if not self._decoder.seek(self._marker):
                     return
                 pieces = self._decoder.feed(b"")

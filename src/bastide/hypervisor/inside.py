@@ -6,6 +6,7 @@ Guests lie: texts are parsed strictly and bounded, numbers are clamped.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
@@ -18,8 +19,12 @@ from bastide.model.errors import GuestError, InvalidArgument, NotFound
 from bastide.model.filemode import go_mode
 from bastide.model.process import Process, Stats
 
-_LIMIT = 64 << 20
-"""Bytes that an answer with a list may have."""
+_STAT_LIMIT = 64 << 10
+_CHANGES_LIMIT, _PROCESSES_LIMIT = 32 << 20, 8 << 20
+"""Bytes that an answer may have."""
+_CHANGES_COUNT, _PROCESSES_COUNT = 500_000, 100_000
+"""Texts, ended by NUL, that an answer may have: each costs this side far more than its bytes."""
+_DIGITS = 15
 _LARGEST = 1 << 63
 
 
@@ -37,18 +42,21 @@ async def _finish(channel: Channel, complaint: bytes, path: str) -> None:
         raise InvalidArgument(text or f"the guest could not do it (exit status {code})")
 
 
-async def _collect(agent: Agent, *words: str) -> bytes:
+async def _collect(agent: Agent, *words: str, limit: int = _STAT_LIMIT, count: int = 1) -> bytes:
     channel = await _start(agent, *words)
     output, complaint = bytearray(), bytearray()
     try:
         async for which, data in channel.output():
             target = output if which == 1 else complaint
             target += data
-            if len(output) + len(complaint) > _LIMIT:
+            if len(output) + len(complaint) > limit:
+                output.clear()
                 raise GuestError("the guest's answer is too long")
     finally:
         channel.detach()
     await _finish(channel, bytes(complaint), words[-1])
+    if output.count(0) > count:
+        raise GuestError("the guest's answer is too long")
     return bytes(output)
 
 
@@ -61,6 +69,17 @@ def _numbers(text: str, count: int) -> list[int]:
     if len(found) < count or any(not -_LARGEST < value < _LARGEST for value in found):
         raise GuestError("the guest agent answered with nonsense")
     return found
+
+
+def _count(word: str) -> int | None:
+    """A number that a guest wrote, None when it is none: neither other scripts' digits nor thousands of them."""
+    return int(word) if word.isascii() and word.isdigit() and len(word) <= _DIGITS else None
+
+
+def _counts(words: Sequence[str]) -> list[int]:
+    """As `_count`, of all words; empty when one is no number."""
+    found = [_count(word) for word in words]
+    return [value for value in found if value is not None] if None not in found else []
 
 
 async def stat_path(agent: Agent, path: str) -> dict[str, Any]:
@@ -135,7 +154,7 @@ _OURS = ("/dev", "/proc", "/sys", "/etc/hosts", "/etc/hostname", "/etc/resolv.co
 async def changes(agent: Agent) -> list[tuple[int, str]]:
     """As `Files.changes`."""
     found = []
-    for entry in (await _collect(agent, "changes")).split(b"\0"):
+    for entry in (await _collect(agent, "changes", limit=_CHANGES_LIMIT, count=_CHANGES_COUNT)).split(b"\0"):
         kind, path = _CHANGES.get(entry[:1]), entry[1:].decode(errors="surrogateescape")
         if kind is not None and not (kind == 1 and path in _OURS):
             found.append((kind, path))
@@ -223,11 +242,14 @@ async def pids(agent: Agent) -> list[int]:
 
 
 async def _processes(agent: Agent) -> list[dict[str, str]]:
-    parts = (await _collect(agent, "processes")).decode(errors="replace").split("\0")
+    answer = await _collect(agent, "processes", limit=_PROCESSES_LIMIT, count=_PROCESSES_COUNT)
+    parts = answer.decode(errors="replace").split("\0")
     try:
         uptime = float(parts[0].split()[0])
     except (IndexError, ValueError) as error:
         raise GuestError("the guest agent answered with nonsense") from error
+    if not math.isfinite(uptime):
+        raise GuestError("the guest agent answered with nonsense")
     now = datetime.now(tz=UTC).timestamp()
     groups = zip(parts[1::3], parts[2::3], parts[3::3], strict=False)
     return [_row(uid, stat, command, uptime, now) for uid, stat, command in groups if ")" in stat]
@@ -241,8 +263,8 @@ def _table(text: str) -> dict[str, int]:
     found = {}
     for line in text.splitlines():
         name, _, value = line.partition(":")
-        if value.split()[:1] and value.split()[0].isdigit():
-            found[name] = int(value.split()[0]) * 1024
+        if numbers := _counts(value.split()[:1]):
+            found[name] = numbers[0] * 1024
     return found
 
 
@@ -251,10 +273,9 @@ def _interfaces(text: str) -> dict[str, dict[str, int]]:
     found = {}
     for line in text.splitlines()[2:]:
         name, _, rest = line.partition(":")
-        values = rest.split()
-        if name.strip() != "lo" and len(values) >= 12 and all(value.isdigit() for value in values):
-            counters = zip(names[0] + names[1], values[:4] + values[8:12], strict=True)
-            found[name.strip()] = {key: int(value) for key, value in counters}
+        values = _counts(rest.split())
+        if name.strip() != "lo" and len(values) >= 12:
+            found[name.strip()] = dict(zip(names[0] + names[1], values[:4] + values[8:12], strict=True))
     return found
 
 
@@ -263,15 +284,14 @@ def _disks(text: str) -> tuple[int, int]:
     read = written = 0
     for line in text.splitlines():
         fields = line.split()
-        if len(fields) > 9 and fields[2].startswith("vd") and fields[5].isdigit() and fields[9].isdigit():
-            read, written = read + int(fields[5]) * 512, written + int(fields[9]) * 512
+        if len(fields) > 9 and fields[2].startswith("vd") and (sectors := _counts([fields[5], fields[9]])):
+            read, written = read + sectors[0] * 512, written + sectors[1] * 512
     return read, written
 
 
 def _tasks(text: str) -> int:
     """How many tasks the container has, from its cgroup's `pids.current`, which counts the agent, too."""
-    total = text.strip()[:20]
-    return max(int(total) - 1, 0) if total.isdigit() else 0
+    return max((_count(text.strip()) or 0) - 1, 0)
 
 
 def parse_stats(answer: bytes, limit: int) -> Stats:
@@ -285,12 +305,12 @@ def parse_stats(answer: bytes, limit: int) -> Stats:
     cores = []
     for line in parts.get("/proc/stat", "").splitlines():
         fields = line.split()
-        if fields and fields[0].startswith("cpu") and all(word.isdigit() for word in fields[1:8]) and len(fields) > 7:
-            mine = int(fields[1]) + int(fields[2]), sum(int(word) for word in (fields[3], fields[6], fields[7]))
+        if fields and fields[0].startswith("cpu") and len(own := _counts(fields[1:8])) == 7:
+            mine = own[0] + own[1], own[2] + own[5] + own[6]
             if fields[0] == "cpu":
-                user, system = mine[0] * tick, mine[1] * tick
+                user, system = (min(ticks * tick, _LARGEST >> 2) for ticks in mine)
             else:
-                cores.append(sum(mine) * tick)
+                cores.append(min(sum(mine) * tick, _LARGEST >> 2))
     memory = _table(parts.get("/proc/meminfo", ""))
     cache = memory.get("Cached", 0) + memory.get("Buffers", 0)
     used = max(memory.get("MemTotal", 0) - memory.get("MemFree", 0), 0)

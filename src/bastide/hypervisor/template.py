@@ -238,9 +238,7 @@ class Templates:
 
     async def _build(self, key: str, wanted: Machine, base: Path | None, program: Program | None) -> Template:
         origin = await self.need(wanted) if base is not None else None
-        work = self._root / f".build-{key[:12]}-{os.urandom(4).hex()}"
-        await blocking(lambda: work.mkdir(parents=True, mode=0o700))
-        lock = _lock(work)
+        work, lock = await blocking(self._workplace, key)
         try:
             await self._lay_out(work, wanted, origin)
             plan = await self._plan(work, wanted, origin, base)
@@ -257,6 +255,18 @@ class Templates:
         if template is None:
             raise GuestError("the VM template that was just made cannot be read back")
         return template
+
+    def _workplace(self, key: str) -> tuple[Path, int]:
+        """A new folder to make a template in, and its lock. Blocks."""
+        while True:
+            work = self._root / f".build-{key[:12]}-{os.urandom(4).hex()}"
+            work.mkdir(parents=True, mode=0o700)
+            # Until it is locked, a daemon that begins takes it for what a killed one has left.
+            with contextlib.suppress(BlockingIOError, FileNotFoundError):
+                lock = _lock(work)
+                if work.exists():
+                    return work, lock
+                os.close(lock)
 
     async def _lay_out(self, work: Path, wanted: Machine, origin: Template | None) -> None:
         """The files that the template is made in: empty, or the origin's memory and an empty writable disk."""

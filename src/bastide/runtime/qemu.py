@@ -427,7 +427,7 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         task.add_done_callback(self._cutting.discard)
         if self._vm(container).paused:
             await self.resume(container)
-        with contextlib.suppress(GuestError, NotFound):
+        with contextlib.suppress(GuestError, NotFound, Unavailable):
             (await self._agent(container)).send(Ask.SIGNAL, 0, u32(signal))
 
     async def _cut(self, container: str) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from bastide.hypervisor import inside
-from bastide.hypervisor.agent import Agent, Channel
+from bastide.hypervisor.agent import STALE_LIMIT, Agent, Channel
 from bastide.hypervisor.frames import HEADER, PAYLOAD, VERSION, WINDOW_OUTPUT, Ask, Decoder, Frame, Tell, u32
 from bastide.model.errors import BastideError, GuestError, NotFound, PermissionDenied, Unavailable
 
@@ -264,6 +264,18 @@ async def test_a_new_daemon_skips_what_was_for_the_old_one(guest: Guest) -> None
     await guest.welcome()
     assert await second.hello(5) == 0
     second.close()
+
+
+async def test_a_guest_that_never_stops_talking_to_the_former_daemon(guest: Guest) -> None:
+    agent = await Agent.connect(guest.vendor, again=True)
+    guest.let_go()
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        for _ in range(STALE_LIMIT // PAYLOAD + 32):
+            await guest.send(told(Tell.STDOUT, 3, b"x" * PAYLOAD))
+    with pytest.raises(GuestError, match="does not answer"):
+        await agent.hello(5)
+    assert agent.broken
+    agent.close()
 
 
 async def test_no_monitor_is_not_found(tmp_path: Path) -> None:

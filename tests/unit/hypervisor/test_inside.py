@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+import re
+from collections.abc import AsyncIterator
+from typing import cast
 
+import msgspec
 import pytest
 
-from bastide.hypervisor.inside import _columns, _row, parse_stats
+from bastide.hypervisor.agent import Agent
+from bastide.hypervisor.inside import _columns, _row, changes, parse_stats, pids, stat_path
 from bastide.model.errors import GuestError, InvalidArgument
 
 STATS = b"""=== /proc/stat
@@ -50,6 +56,53 @@ def test_lies_are_zeros() -> None:
         for _ in range(30):
             data[source.randrange(len(data))] = source.randrange(256)
         parse_stats(bytes(data[: source.randrange(len(data))]), 1)
+
+
+@pytest.mark.parametrize("number", ["²", "٣", "9" * 5000, "9" * 15, "-1", "nan"])
+def test_numbers_that_are_none_or_huge(number: str) -> None:
+    """They have places in an answer of the API, or are left out."""
+    found = parse_stats(re.sub(rb"\b\d+\b", number.encode(), STATS), 1)
+    assert msgspec.json.encode(msgspec.structs.asdict(found))
+
+
+@pytest.mark.parametrize(
+    ("function", "answer"),
+    [
+        ("stat", b"1 " * 40_000),
+        ("stat", b"\0" * 2),
+        ("changes", b"A\0" * 600_000),
+        ("processes", b"1 1\0" + b"\0" * 200_000),
+        ("processes", b"nan\0"),
+        ("processes", b"inf\0"),
+        ("processes", b""),
+    ],
+)
+async def test_answers_that_cost_more_than_they_should(function: str, answer: bytes) -> None:
+    class Said:
+        """A function's streams that hold `answer`."""
+
+        ended: asyncio.Future[tuple[int, bool]]
+
+        async def output(self) -> AsyncIterator[tuple[int, bytes]]:
+            self.ended = asyncio.get_running_loop().create_future()
+            self.ended.set_result((0, False))
+            yield 1, answer
+
+        def detach(self) -> None:
+            pass
+
+    class Lying:
+        async def run(self, _: bytes) -> Said:
+            return Said()
+
+    agent = cast(Agent, Lying())
+    asked = {
+        "stat": lambda: stat_path(agent, "/x"),
+        "changes": lambda: changes(agent),
+        "processes": lambda: pids(agent),
+    }
+    with pytest.raises(GuestError):
+        await asked[function]()
 
 
 def test_a_row_of_top() -> None:
