@@ -94,8 +94,6 @@ class Connections:
         mode = container.host_config.network_mode
         if other := endpoints.shares_with(mode):
             return self._share(container, self._ledger.find(other), features)
-        if container.config.network_disabled:
-            return self._finish(container, Attachment(), {}, Networking())
         wanted = {name: endpoints.asked(settings) for name, settings in container.networks.items()}
         if endpoints.mode_network(mode) == "host":
             return self._finish(container, Attachment(owned=False), wanted, Networking(host=True))

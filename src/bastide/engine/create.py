@@ -40,7 +40,13 @@ def check_features(host: HostConfig, config: Config, runtime: Runtime, mounts: b
         Feature.BIND_MOUNTS: mounts and "a bind mount or volume",
         Feature.SHARED_NAMESPACES: any(
             mode == "host" or mode.startswith("container:")
-            for mode in (host.ipc_mode, host.pid_mode, host.uts_mode, host.userns_mode)
+            for mode in (
+                host.ipc_mode,
+                host.pid_mode,
+                host.uts_mode,
+                host.userns_mode,
+                "" if host.privileged else host.cgroupns_mode,
+            )
         )
         and "a shared namespace",
     }

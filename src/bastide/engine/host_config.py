@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -40,6 +41,8 @@ def checked(host: HostConfig) -> HostConfig:
     _check_modes(host)
     _check_policy(host)
     for limit in host.ulimits or []:
+        if not isinstance(getattr(resource, f"RLIMIT_{limit.name.upper()}", None), int):
+            raise InvalidArgument(f"invalid ulimit type: {limit.name}")
         if 0 <= limit.hard < limit.soft:
             raise InvalidArgument(f"ulimit soft limit must be less than or equal to hard limit: {limit.name}")
     for text in (host.tmpfs or {}).values():

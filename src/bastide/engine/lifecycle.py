@@ -24,7 +24,16 @@ from bastide.engine.volumes import Volumes
 from bastide.host.syscalls import blocking
 from bastide.model.config import Settings
 from bastide.model.container import Container, Status
-from bastide.model.errors import BastideError, Conflict, HostError, NotFound, NotModified, PermissionDenied, Unsupported
+from bastide.model.errors import (
+    BastideError,
+    Conflict,
+    HostError,
+    InvalidArgument,
+    NotFound,
+    NotModified,
+    PermissionDenied,
+    Unsupported,
+)
 from bastide.model.process import Bundle, Root
 from bastide.runtime import Exit, Feature, Pausing, Phase, Runtime, Snapshotting
 
@@ -157,6 +166,17 @@ class Lifecycle:
                 other = self._ledger.find(mode.partition(":")[2])
                 if not other.state.running:
                     raise Conflict(f"cannot join the {kind} namespace of a non running container: {other.id}")
+                if Feature.SHARED_NAMESPACES not in self._backends.runtime(other.runtime).features:
+                    # What the host knows of it is its wall: that process is in the host's own namespaces.
+                    raise Unsupported(
+                        f"isolation {other.isolation} of {other.name} does not let {container.name} share its "
+                        f"{kind} namespace"
+                    )
+                if kind == "ipc" and other.host_config.ipc_mode in ("private", "none"):
+                    raise InvalidArgument(
+                        f"can't join IPC of container {other.id}: non-shareable IPC "
+                        "(hint: use IpcMode:shareable for the donor container)"
+                    )
                 shared[kind] = f"/proc/{other.state.pid}/ns/{kind}"
         return shared
 

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bastide.host.mounts import mounts
+from bastide.model.errors import HostError
 from bastide.model.process import Stats
 
 ROOT = Path("/sys/fs/cgroup")
@@ -301,3 +302,16 @@ class Group:
             if len(words) == 3 and words[1] in totals:
                 totals[words[1]] += int(words[2])
         return totals["Read"], totals["Write"]
+
+
+def inherit_cpuset(directory: Path) -> None:
+    """Give a version 1 cpuset and those above it, which begin empty, what their parents have. Raises HostError."""
+    root = hierarchies()["cpuset"]
+    for folder in reversed([directory, *directory.parents]):
+        if folder != root and folder.is_relative_to(root):
+            for name in ("cpuset.cpus", "cpuset.mems"):
+                try:
+                    if not (folder / name).read_text().strip():
+                        (folder / name).write_text((folder.parent / name).read_text().strip())
+                except OSError as error:
+                    raise HostError("write", error.errno or 5, folder / name) from error

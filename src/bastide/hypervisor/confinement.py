@@ -144,15 +144,6 @@ def _enable(directory: Path, wanted: frozenset[str]) -> None:
                 control.write_text(" ".join(f"+{name}" for name in sorted(missing)))
 
 
-def _inherit(directory: Path, root: Path) -> None:
-    """Give a version 1 cpuset, which begins empty, what its parent has."""
-    for folder in reversed([directory, *directory.parents]):
-        if folder != root and folder.is_relative_to(root):
-            for name in ("cpuset.cpus", "cpuset.mems"):
-                if not (folder / name).read_text().strip():
-                    _write(folder / name, (folder.parent / name).read_text().strip())
-
-
 def confine(group: cgroups.Group, memory: int, resources: dict[str, Any]) -> Iterable[Path]:
     """Make the group with limits for a guest of `memory` bytes (and `resources`, see `_limits`).
 
@@ -172,7 +163,7 @@ def confine(group: cgroups.Group, memory: int, resources: dict[str, Any]) -> Ite
         directory = group.directory(controller)
         _make(directory)
         if controller == "cpuset":
-            _inherit(directory, cgroups.hierarchies()["cpuset"])
+            cgroups.inherit_cpuset(directory)
         found[directory / "cgroup.procs"] = None
     limit(group, memory, resources)
     return found

@@ -137,7 +137,8 @@ def limits(host: HostConfig, memory: int) -> dict[str, str]:
     tight = 0 < host.memory < memory
     # The agent is there as well.
     tasks = str(host.pids_limit + 1) if host.pids_limit and host.pids_limit > 0 else "max"
-    return {"memory.max": str(host.memory) if tight else "max", "pids.max": tasks}
+    swap = str(host.memory_swap - host.memory) if host.memory and host.memory_swap > 0 else "max"
+    return {"memory.max": str(host.memory) if tight else "max", "memory.swap.max": swap, "pids.max": tasks}
 
 
 def limit_fields(files: dict[str, str]) -> list[tuple[Field, bytes]]:

@@ -11,17 +11,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from bastide.host import links, netns
+from bastide.host import cgroups, links, netns
 from bastide.host.namespaces import hide_network_settings
 from bastide.host.netlink import Netlink
 from bastide.host.paths import root_of
 from bastide.host.processes import Handle, Spawner
 from bastide.host.syscalls import blocking
 from bastide.model.config import Settings
-from bastide.model.container import Isolation
+from bastide.model.container import HostConfig, Isolation
 from bastide.model.errors import NotFound, Unsupported
 from bastide.model.process import Bundle, DirectoryRoot
-from bastide.runtime import Feature, lookup
+from bastide.runtime import Feature, lookup, spec
 from bastide.runtime.oci import OCI
 
 _ESRCH = 3
@@ -44,13 +44,40 @@ class Runsc(OCI, name="runsc", isolation=Isolation.GVISOR):
     package = "runsc"
     console_socket = False
     pid_option = "--internal-pid-file"
+    read_only = "ro"
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._private = True
         self._spawner = Spawner(hide_network_settings)
 
+    def check(self, host: HostConfig) -> None:
+        """See the contract."""
+        options = spec.security(host.security_opt or [])
+        wanted = {
+            "--pids-limit": (host.pids_limit or 0) > 0,  # its kernel's threads would be counted
+            "--ipc none": host.ipc_mode == "none",
+            "--cap-add NET_RAW": {"NET_RAW", "CAP_NET_RAW"} & {name.upper() for name in host.cap_add or []},
+            "--security-opt seccomp": options.seccomp not in ("", "unconfined"),
+            "--security-opt apparmor": options.apparmor not in ("", "unconfined"),
+            "MaskedPaths": host.masked_paths,
+            "ReadonlyPaths": host.readonly_paths,
+            "BindOptions.ReadOnlyNonRecursive": any(
+                mount.bind_options and mount.bind_options.read_only_non_recursive for mount in host.mounts or []
+            ),
+        }
+        for name, asked in wanted.items():
+            if asked:
+                raise Unsupported(f"isolation gvisor does not offer {name}")
+
     async def _create(self, bundle: Bundle) -> None:
+        for mount in bundle.mounts:
+            if mount.propagation.removeprefix("r") in ("shared", "slave"):
+                raise Unsupported(f"isolation gvisor does not offer the propagation {mount.propagation}: leave it out")
+        limits = bundle.host_config
+        if (limits.cpuset_cpus or limits.cpuset_mems) and not cgroups.unified():
+            # runsc gives the container's group its set, not those above it, which begin empty.
+            await blocking(cgroups.inherit_cpuset, cgroups.Group(bundle.cgroup_path).directory("cpuset").parent)
         if bundle.networking.host:
             raise Unsupported("gVisor does not share the host's network: use a network, or another isolation")
         self._check_command(bundle)

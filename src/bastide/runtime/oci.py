@@ -95,6 +95,8 @@ class OCI(Runtime):
     console_socket: ClassVar[bool] = True
     """Whether its `exec` hands the terminal over in the foreground too."""
     pid_option: ClassVar[str] = "--pid-file"
+    read_only: ClassVar[str] = "rro"
+    """Its word for a bind that is read-only all the way down (runtime-spec, config.md, "Mounts")."""
     terminal_options: ClassVar[tuple[str, ...]] = ()
     """What else its `exec` is told when it is given a terminal of ours."""
 
@@ -256,11 +258,14 @@ class OCI(Runtime):
 
     async def _spec(self, bundle: Bundle) -> bytes:
         """The configuration. The first one compiles a filter, which takes a while: off the event loop."""
-        assert self._host is not None
         if self._warm:
-            return spec.build(bundle, self._host, compiled=self.compiled_filters)
+            return self._build(bundle)
         self._warm = True
-        return await blocking(spec.build, bundle, self._host, compiled=self.compiled_filters)
+        return await blocking(self._build, bundle)
+
+    def _build(self, bundle: Bundle) -> bytes:
+        assert self._host is not None
+        return spec.build(bundle, self._host, compiled=self.compiled_filters, read_only=self.read_only)
 
     async def _see(self, bundle: Bundle) -> None:
         """See to it that the namespace of the programs has the container's root and directory as they are now."""

@@ -102,8 +102,9 @@ def security(options: Iterable[str]) -> Security:
     return Security(**found)
 
 
-def build(bundle: Bundle, host: Host, *, compiled: bool = False) -> bytes:
-    """`config.json` of a container. `compiled`: the runtime takes filters that are programs already.
+def build(bundle: Bundle, host: Host, *, compiled: bool = False, read_only: str = "rro") -> bytes:
+    """`config.json` of a container. `compiled`: the runtime takes filters that are programs already;
+    `read_only`: its word for a bind that is so all the way down.
 
     Raises InvalidArgument, Unsupported.
     """
@@ -119,7 +120,7 @@ def build(bundle: Bundle, host: Host, *, compiled: bool = False) -> bytes:
         "process": process(bundle.process, bundle.root.path, host, wanted, options),
         "root": {"path": str(bundle.root.path), "readonly": wanted.readonly_rootfs},
         **hostname,
-        "mounts": _mounts(bundle, host, options),
+        "mounts": _mounts(bundle, options, read_only),
         "linux": _linux(bundle, host, options),
     }
     annotations = dict(bundle.annotations)
@@ -192,7 +193,7 @@ def _rlimit(kind: str, soft: int, hard: int, host: Host) -> dict[str, Any]:
 # -- mounts ------------------------------------------------------------------------------------------
 
 
-def _mounts(bundle: Bundle, host: Host, options: Security) -> list[dict[str, Any]]:
+def _mounts(bundle: Bundle, options: Security, read_only: str) -> list[dict[str, Any]]:
     wanted = bundle.host_config
     own = {mount.target for mount in bundle.mounts}
     entries = [entry for entry in _basic(bundle, options) if entry["destination"] not in own]
@@ -204,7 +205,7 @@ def _mounts(bundle: Bundle, host: Host, options: Security) -> list[dict[str, Any
         if source is not None and target not in own:
             words = ["bind", "rprivate", *(["ro"] if wanted.readonly_rootfs else [])]
             entries.append({"destination": target, "type": "bind", "source": str(source), "options": words})
-    return entries + [_mount(mount) for mount in bundle.mounts]
+    return entries + [_mount(mount, read_only) for mount in bundle.mounts]
 
 
 def _basic(bundle: Bundle, options: Security) -> list[dict[str, Any]]:
@@ -231,7 +232,7 @@ def _entry(target: str, kind: str, words: list[str], source: str = "") -> dict[s
     return {"destination": target, "type": kind, "source": source or kind, "options": words}
 
 
-def _mount(mount: Mount) -> dict[str, Any]:
+def _mount(mount: Mount, read_only: str) -> dict[str, Any]:
     words = list(mount.options)
     if mount.kind == "tmpfs":
         return _entry(mount.target, "tmpfs", [*words, *(["ro"] if mount.read_only else [])])
@@ -241,7 +242,7 @@ def _mount(mount: Mount) -> dict[str, Any]:
         # Recursive, as Docker does since 25: what is mounted below the source is read-only too.
         # Nothing is below a file, and crun 1.8 expects a directory then.
         deep = "rbind" in words and "ro-non-recursive" not in words and not _is_file(mount.source)
-        words.append("rro" if deep else "ro")
+        words.append(read_only if deep else "ro")
     words = [word for word in words if word != "ro-non-recursive"]
     propagation = mount.propagation or "rprivate"
     # An `r` in front would make crun bind what is mounted below as well.

@@ -25,6 +25,8 @@ def check(host: HostConfig) -> None:
         "--kernel-memory-tcp": host.kernel_memory_tcp,
         "MaskedPaths": host.masked_paths,
         "ReadonlyPaths": host.readonly_paths,
+        "--ipc none": host.ipc_mode == "none",
+        "--memory-swappiness": host.memory_swappiness is not None and host.memory_swappiness >= 0,
     }
     for name, asked in wanted.items():
         if asked:
