@@ -90,6 +90,7 @@ enum field {
 	F_PRIVILEGED = 15,
 	F_SHARE = 16, /* a tree of the host's: number NUL target NUL `ro` or `rw`; repeated */
 	F_LIMIT = 17, /* a file of the container's cgroup NUL what is written to it; repeated */
+	F_MACHINE_ID = 18, /* the content of /etc/machine-id, where the image has one */
 
 	P_ARGS = 32,
 	P_ENV = 33,

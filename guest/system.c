@@ -263,6 +263,16 @@ static void place_file(const char *name, const char *target)
 	close(fd);
 }
 
+/* As place_file, where the container has such a file. */
+static void replace_file(const char *name, const char *target)
+{
+	int fd = open_in_root(target, O_PATH, false);
+	if (fd < 0)
+		return;
+	close(fd);
+	place_file(name, target);
+}
+
 static int failed(char *error, size_t size, const char *what)
 {
 	snprintf(error, size, "%s in the guest: %s", what, strerror(errno));
@@ -310,6 +320,9 @@ const char *system_mount(char *error, size_t size)
 	place_file("hosts", "/etc/hosts");
 	place_file("hostname", "/etc/hostname");
 	place_file("resolv.conf", "/etc/resolv.conf");
+	/* An image's own would be the same in every VM of it. Where there is none, none is made. */
+	replace_file("machine-id", "/etc/machine-id");
+	replace_file("machine-id", "/var/lib/dbus/machine-id");
 	/* The main process has a mount namespace of its own, which may exist already: what is mounted from now on reaches it. */
 	mount(NULL, ROOT, NULL, MS_REC | MS_SHARED, NULL);
 	mounted = true;
@@ -416,6 +429,7 @@ static const char *apply(const struct field_value *value, char *error, size_t si
 	case F_HOSTS: save_file("hosts", value); break;
 	case F_HOSTNAME_FILE: save_file("hostname", value); break;
 	case F_RESOLV: save_file("resolv.conf", value); break;
+	case F_MACHINE_ID: save_file("machine-id", value); break;
 	case F_READONLY: system_walls.readonly = true; break;
 	case F_DISCARD: discard = true; break;
 	case F_PRIVILEGED: system_walls.privileged = true; break;

@@ -92,6 +92,7 @@ class Field(enum.IntEnum):
     PRIVILEGED = 15
     SHARE = 16
     LIMIT = 17
+    MACHINE_ID = 18
 
     ARGS = 32
     ENV = 33

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import resource
 import struct
@@ -184,6 +185,8 @@ def identity(bundle: Bundle, *, memory: int = 0, mounted: bool = False, former_n
     if not mounted:
         items.append((Field.DISKS, b""))
     items += files(bundle.hosts, bundle.resolv_conf, bundle.hostname_file)
+    # Of a VM that is started again it stays the same (machine-id(5): 32 hexadecimal digits, a line).
+    items.append((Field.MACHINE_ID, f"{hashlib.sha256(bundle.id.encode()).hexdigest()[:32]}\n".encode()))
     items += [(Field.INTERFACE, no_interface(number)) for number in range(former_nics)]
     items += [(Field.INTERFACE, interface(number, link)) for number, link in enumerate(bundle.networking.interfaces)]
     items += _mounts(bundle.mounts)
