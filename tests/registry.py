@@ -32,9 +32,9 @@ def free_port() -> int:
 
 
 class Registry:
-    """Debian's docker-registry over a folder of its own."""
+    """Debian's docker-registry over a folder of its own, for everybody or for one user with a password."""
 
-    def __init__(self) -> None:
+    def __init__(self, user: str = "", password: str = "") -> None:
         self.base = Path(tempfile.mkdtemp(prefix="bst-reg-"))
         self.port = free_port()
         self.host = f"127.0.0.1:{self.port}"
@@ -42,7 +42,7 @@ class Registry:
         config.write_text(
             "version: 0.1\nlog: {level: error}\n"
             f"storage: {{filesystem: {{rootdirectory: {self.base / 'store'}}}, delete: {{enabled: true}}}}\n"
-            f"http: {{addr: '{self.host}'}}\n"
+            f"http: {{addr: '{self.host}'}}\n" + self._door(user, password)
         )
         self.process = subprocess.Popen(
             ["docker-registry", "serve", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -53,6 +53,16 @@ class Registry:
                     return
             time.sleep(0.05)
         raise AssertionError("the registry does not answer")
+
+    def _door(self, user: str, password: str) -> str:
+        if not user:
+            return ""
+        # The registry takes bcrypt alone.
+        script = "print crypt($ARGV[0], q($2y$05$abcdefghijklmnopqrstuu))"
+        word = subprocess.run(["perl", "-e", script, password], check=True, capture_output=True, text=True).stdout
+        assert word.startswith("$2y$"), word
+        (self.base / "htpasswd").write_text(f"{user}:{word}\n")
+        return f"auth: {{htpasswd: {{realm: test, path: {self.base / 'htpasswd'}}}}}\n"
 
     def fill(self, archive: Path, name: str) -> str:
         """Push a docker-archive; gives the reference to pull."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import tarfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.building import build, context, link, read, send
+from tests.building import Built, build, context, link, read, send
 from tests.living import Daemon
 
 MARK = "the-host-was-here"
@@ -123,6 +124,7 @@ def test_links_between_layers_do_not_lead_out(daemon: Daemon, outside: Path) -> 
 
 
 def test_sources_of_other_stages_stay_in_them(daemon: Daemon, outside: Path) -> None:
+    """A link of the image at a mount's source, the root itself among them, is the image's own (CVE-2024-1753)."""
     plant = f"FROM busybox AS evil\nRUN ln -s {outside} /e && ln -s /proc/1/root{outside} /p && ln -s /etc /own\n"
     for step in ("COPY --from=evil /e/file /got", "COPY --from=evil /p/file /got", "COPY --from=evil /e/. /got/"):
         assert not build(daemon, f"{plant}FROM busybox\n{step}\n").id
@@ -139,6 +141,41 @@ def test_a_cache_mount_is_not_led_out_by_what_it_holds(daemon: Daemon, outside: 
     done = build(daemon, "FROM busybox\nRUN --mount=type=cache,id=evil,source=d,target=/c cat /c/file\n", nocache="1")
     assert not done.id
     assert MARK not in done.text
+
+
+def test_a_cache_mount_swapped_while_another_build_mounts_it(daemon: Daemon, outside: Path) -> None:
+    """Two builds share a cache; one turns a folder of it into a link and back (CVE-2024-23651)."""
+    build(daemon, "FROM busybox\nRUN --mount=type=cache,id=race,target=/c mkdir -p /c/d\n", nocache="1").ok()
+    swap = (
+        "FROM busybox\nRUN --mount=type=cache,id=race,target=/c "
+        f"while [ ! -e /c/stop ]; do mv /c/d /c/e; ln -s {outside} /c/d; rm /c/d; mv /c/e /c/d; done\n"
+    )
+    look = "FROM busybox\nRUN --mount=type=cache,id=race,source=d,target=/c ls -A /c; cat /c/file\n"
+    done: list[Built] = []
+    swapping = threading.Thread(target=lambda: done.append(build(daemon, swap, nocache="1")))
+    swapping.start()
+    try:
+        for _ in range(15):
+            seen = build(daemon, look, nocache="1")
+            assert not seen.id
+            assert MARK not in seen.text
+            assert "internal" not in seen.error
+    finally:
+        build(daemon, "FROM busybox\nRUN --mount=type=cache,id=race,target=/c touch /c/stop\n", nocache="1").ok()
+        swapping.join(60)
+    assert done[0].ok()
+
+
+def test_no_dockerfile_asks_for_privileges(daemon: Daemon) -> None:
+    """Neither a step nor a frontend that the Dockerfile names is given more than it would have (CVE-2024-23653)."""
+    insecure = build(daemon, "# syntax=evil.example/frontend\nFROM busybox\nRUN --security=insecure true\n")
+    assert "RUN --security=insecure is not offered" in insecure.error
+    device = build(daemon, "FROM busybox\nRUN --device=all true\n")
+    assert not device.id
+    shown = "grep -E 'CapEff|Seccomp:' /proc/self/status"
+    done = build(daemon, f"# syntax=evil.example/frontend\nFROM busybox\nRUN {shown} > /shown\n").ok()
+    plain = daemon.ok("run", "--rm", "--network=none", "busybox", "sh", "-c", shown)
+    assert read(daemon, done.id, "/shown") == plain
 
 
 def test_stubs_of_mounts_are_removed_through_no_link(daemon: Daemon, outside: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.living import Daemon
+from tests.living import Daemon, busybox_archive
 from tests.registry import Registry, remote_digest
 
 
@@ -230,6 +230,47 @@ def test_import_and_export(engine: Daemon, archive: Path, tmp_path: Path) -> Non
     assert (shown["Config"]["Labels"], shown["Comment"]) == ({"a": "b"}, "flattened")
 
 
+def test_export_of_a_vm(engine: Daemon, archive: Path, tmp_path: Path) -> None:
+    """What a VM changed goes out as a container's changes do."""
+    engine.ok("load", "-i", str(archive))
+    engine.ok("run", "-d", "--name", "source", "--isolation=vm", "--network=none", "busybox", "sleep", "600")
+    engine.ok("exec", "source", "sh", "-c", "echo changed > /var/www/index.html; rm -r /home")
+    engine.ok("export", "-o", str(tmp_path / "root.tar"), "source")
+    with tarfile.open(tmp_path / "root.tar") as tar:
+        names = {name.removeprefix("./") for name in tar.getnames()}
+        assert {"bin/busybox", "var/www/index.html", "etc/passwd"} <= names
+        assert "home" not in names
+    engine.ok("import", str(tmp_path / "root.tar"), "flat:1")
+    assert engine.ok("run", "--rm", "--network", "none", "flat:1", "/bin/cat", "/var/www/index.html") == "changed"
+    engine.ok("stop", "-t", "0", "source")
+    for command in (["export", "-o", str(tmp_path / "none.tar"), "source"], ["commit", "source", "none:1"]):
+        refused = engine.cli(*command)
+        assert refused.returncode == 1
+        assert "start it first" in refused.stderr
+
+
+def test_prune_takes_what_its_filters_say(engine: Daemon, tmp_path: Path) -> None:
+    for name, label in (("kept", "keep"), ("labelled", "drop"), ("plain", "")):
+        config = {"Labels": {label: "yes"}} if label else {}
+        engine.ok("load", "-q", "-i", str(busybox_archive(tmp_path / f"{name}.tar", f"{name}:1", config)))
+
+    def left() -> list[str]:
+        return sorted(engine.ok("images", "--format", "{{.Repository}}").splitlines())
+
+    engine.ok("image", "prune", "-af", "--filter", "label=drop")
+    assert left() == ["kept", "plain"]
+    engine.ok("image", "prune", "-af", "--filter", "until=2000-01-01T00:00:00Z")
+    assert left() == ["kept", "plain"]
+    engine.ok("image", "prune", "-af", "--filter", "label!=keep")
+    assert left() == ["kept"]
+    wrong = engine.cli("image", "prune", "-af", "--filter", "colour=blue")
+    assert wrong.returncode == 1
+    assert "invalid filter" in wrong.stderr
+    assert left() == ["kept"]
+    engine.ok("image", "prune", "-af", "--filter", "until=1h")
+    assert left() == []
+
+
 def test_app_container_image(engine: Daemon, tmp_path: Path) -> None:
     """rkt's format, run as it is."""
     manifest = {
@@ -248,7 +289,9 @@ def test_app_container_image(engine: Daemon, tmp_path: Path) -> None:
             tar.addfile(info, io.BytesIO(data))
     engine.ok("load", "-i", str(path))
     first = inspect(engine, "example.com/busy:2")["Id"]
-    assert engine.ok("run", "--rm", "--network", "none", "example.com/busy:2", "from", "rkt") == "from rkt"
+    for wall in ("container", "vm"):
+        words = ["--rm", f"--isolation={wall}", "--network", "none", "example.com/busy:2", "from", "rkt"]
+        assert engine.ok("run", *words) == "from rkt"
     engine.ok("load", "-i", str(path))
     assert inspect(engine, "example.com/busy:2")["Id"] == first
 

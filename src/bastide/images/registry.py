@@ -123,8 +123,12 @@ class Repository:
         return URL(f"{scheme}://{self.endpoint.address}")
 
     def url(self, rest: str) -> URL:
-        """The URL of something in the repository."""
-        return URL(f"{self._base()}/v2/{self.endpoint.repository}/{rest}", encoded=True)
+        """The URL of something in the repository or, with a slash before it, of the server.
+
+        It is made anew for each try: the first one finds out whether the server speaks TLS.
+        """
+        path = rest if rest.startswith("/") else f"/v2/{self.endpoint.repository}/{rest}"
+        return URL(f"{self._base()}{path}", encoded=True)
 
     @asynccontextmanager
     async def request(
@@ -283,7 +287,7 @@ class Repository:
 
     async def ping(self) -> None:
         """Whether the server takes the credentials. Raises Unauthorized, Unavailable."""
-        async with self.request("GET", URL(f"{self._base()}/v2/")):
+        async with self.request("GET", "/v2/"):
             pass
 
     # -- content -------------------------------------------------------------------------------

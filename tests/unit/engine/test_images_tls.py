@@ -14,7 +14,7 @@ from tests.registry_double import RegistryDouble, layer_tar
 
 from bastide.images import registries
 from bastide.images.reference import parse
-from bastide.model.errors import PermissionDenied, Unavailable
+from bastide.model.errors import InvalidArgument, NotFound, PermissionDenied, Unavailable
 
 SMALL = layer_tar({"a": b"x"})
 
@@ -131,3 +131,35 @@ async def test_token_server_without_tls(world: World, secure: RegistryDouble) ->
     with pytest.raises(PermissionDenied, match="without TLS"):
         await pull(world, secure)
     assert world.registry.requests == []
+
+
+async def test_search(world: World, secure: RegistryDouble, tmp_path: Path) -> None:
+    """The old index's search, over TLS that is checked, with filters and a limit."""
+    rows = [
+        {"name": f"team/app{number}", "description": "an app", "star_count": number, "is_official": number == 9}
+        for number in range(10)
+    ]
+    asked: list[str] = []
+
+    def answer(request: web.Request) -> web.Response:
+        asked.append(request.path_qs)
+        return web.json_response({"results": rows})
+
+    secure.before = answer
+    term = f"{secure.host}/app"
+    trust(world, secure.host, tmp_path / "IP:127.0.0.1.crt")
+    found = await world.images.search(term, "3", {}, None)
+    assert [row["name"] for row in found] == ["team/app0", "team/app1", "team/app2"]
+    assert asked == ["/v1/search?q=app&n=3"]
+    assert len(await world.images.search(term, "", {"stars": ["7"]}, None)) == 3
+    (official,) = await world.images.search(term, "", {"is-official": ["true"]}, None)
+    assert official["star_count"] == 9
+    for limit, filters in (("0", {}), ("101", {}), ("", {"colour": ["blue"]})):
+        with pytest.raises(InvalidArgument, match=r"limit|invalid filter"):
+            await world.images.search(term, limit, filters, None)
+    secure.before = lambda request: web.Response(body=b"<html>")
+    with pytest.raises(InvalidArgument, match="no valid answer to a search"):
+        await world.images.search(term, "", {}, None)
+    secure.before = lambda request: web.Response(status=404)
+    with pytest.raises(NotFound):
+        await world.images.search(term, "", {}, None)
