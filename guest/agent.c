@@ -165,7 +165,7 @@ static void on_hello(struct port *port, const uint8_t *bytes, size_t length)
 }
 
 /* `whole`: from now on this is a container; else some of what it is changes. */
-static void on_configure(uint32_t request, const uint8_t *bytes, size_t length, bool whole)
+static void on_configure(uint32_t request, uint8_t *bytes, size_t length, bool whole)
 {
 	char text[512];
 	const char *error = system_configure((struct fields){bytes, bytes + length}, whole, text, sizeof text);
@@ -230,8 +230,9 @@ static uint32_t number(const uint8_t *bytes, size_t length)
 }
 
 /* One whole message from the host. */
-static void dispatch(struct port *port, uint8_t type, uint32_t stream, const uint8_t *bytes, size_t length)
+static void dispatch(struct port *port, uint8_t type, uint32_t stream, uint8_t *bytes, size_t length)
 {
+	fields_begin();
 	switch (type) {
 	case H_HELLO: on_hello(port, bytes, length); break;
 	case H_CONFIGURE: on_configure(stream, bytes, length, true); break;
@@ -256,7 +257,7 @@ static void dispatch(struct port *port, uint8_t type, uint32_t stream, const uin
 }
 
 /* Put the pieces of a long message together; dispatch it when it is whole. */
-static void collect(struct port *port, const struct frame *frame, const uint8_t *bytes)
+static void collect(struct port *port, const struct frame *frame, uint8_t *bytes)
 {
 	if (!(frame->flags & FLAG_MORE) && !port->message_length) {
 		dispatch(port, frame->type, frame->stream, bytes, frame->length);

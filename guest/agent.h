@@ -34,16 +34,16 @@ struct port {
 
 /* A list of fields, read one after the other. */
 struct fields {
-	const uint8_t *at, *end;
+	uint8_t *at, *end;
 };
 
 struct field_value {
 	uint8_t tag;
 	uint32_t length;
-	const uint8_t *bytes;
+	uint8_t *bytes; /* a zero follows */
 };
 
-/* A process as asked for. Strings are the spec's own, freed by spec_free. */
+/* A process as asked for. Its strings are the message's. */
 struct spec {
 	char **args, **env;
 	char *cwd, *user, *groups;
@@ -101,19 +101,19 @@ void reply_done(uint32_t request, const void *data, size_t length);
 void reply_error(uint32_t request, uint32_t kind, const char *text);
 
 /* fields.c */
+void fields_begin(void);
 bool field_next(struct fields *fields, struct field_value *value);
 char *field_text(const struct field_value *value);
 uint32_t field_u32(const struct field_value *value);
 uint64_t field_u64(const struct field_value *value);
 char **field_list(const struct field_value *value);
-bool spec_parse(struct spec *spec, const uint8_t *bytes, size_t length);
-void spec_free(struct spec *spec);
+bool spec_parse(struct spec *spec, uint8_t *bytes, size_t length);
 
 /* process.c */
 struct process *process_find(uint32_t stream);
-void process_prepare(uint32_t request, const uint8_t *bytes, size_t length);
+void process_prepare(uint32_t request, uint8_t *bytes, size_t length);
 void process_start(uint32_t request);
-void process_exec(uint32_t stream, const uint8_t *bytes, size_t length);
+void process_exec(uint32_t stream, uint8_t *bytes, size_t length);
 void process_input(uint32_t stream, const uint8_t *bytes, size_t length);
 void process_input_eof(uint32_t stream);
 void process_window(uint32_t stream, uint32_t credit);
@@ -124,13 +124,18 @@ void process_collect(void);
 void process_unblock(struct port *port);
 void process_shutdown(uint32_t request);
 void process_detach(void);
+bool process_terminal(struct process *process, const struct spec *spec);
+bool process_pipes(struct process *process, bool stdin_open, struct ends *ends);
+bool process_reins(struct process *process, bool leader, struct ends *ends);
+pid_t process_fork(void);
+void ends_close(const struct ends *ends);
 
 /* seed.c */
 void seed_plant(void);
-pid_t seed_grow(const uint8_t *bytes, size_t length, const struct ends *ends);
+bool seed_grow(struct process *process, const struct spec *spec, uint8_t *bytes, size_t length);
 
 /* launch.c: runs in the child, never returns */
-extern int container_mounts; /* the container's mount namespace, -1 until it is made */
+extern int container_mounts; /* the container's mount namespace, -1 before the first exec in it */
 void launch_enter(int status);
 void launch_main(const struct spec *spec, const struct ends *ends) __attribute__((noreturn));
 void launch_exec(const struct spec *spec, const struct ends *ends) __attribute__((noreturn));

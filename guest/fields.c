@@ -1,32 +1,30 @@
 /* Control messages: lists of tagged fields, and the process specification made of them. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "agent.h"
 
+/* Of all lists of a message: nothing of it outlives it, so nothing is allocated. A field has more bytes than words. */
+static char *words[MESSAGE_LIMIT];
+static size_t used;
+
 /* The next field; false at the end or when what is left is cut short. */
 bool field_next(struct fields *fields, struct field_value *value)
 {
-	if (fields->end - fields->at < 5)
+	if (fields->end - fields->at < 6)
 		return false;
 	value->tag = fields->at[0];
 	memcpy(&value->length, fields->at + 1, 4);
-	if (value->length > (size_t)(fields->end - fields->at - 5))
+	if (value->length > (size_t)(fields->end - fields->at - 6) || fields->at[5 + value->length])
 		return false;
 	value->bytes = fields->at + 5;
-	fields->at += 5 + value->length;
+	fields->at += 6 + value->length;
 	return true;
 }
 
-/* The bytes as a string of their own. */
+/* The bytes as a string, where they lie in the message. */
 char *field_text(const struct field_value *value)
 {
-	char *text = malloc(value->length + 1);
-	if (!text)
-		die("out of memory");
-	memcpy(text, value->bytes, value->length);
-	text[value->length] = 0;
-	return text;
+	return (char *)value->bytes;
 }
 
 uint32_t field_u32(const struct field_value *value)
@@ -43,18 +41,20 @@ uint64_t field_u64(const struct field_value *value)
 	return number;
 }
 
-/* A list joined by NUL, as a vector in one allocation; an empty field is an empty list. */
+/* Forget the lists of an earlier message. */
+void fields_begin(void)
+{
+	used = 0;
+}
+
+/* A list joined by NUL, as a vector with room for one entry more; an empty field is an empty list. */
 char **field_list(const struct field_value *value)
 {
+	char *text = field_text(value), **list = words + used;
 	size_t count = value->length ? 1 : 0;
 	for (uint32_t i = 0; i < value->length; i++)
 		count += value->bytes[i] == 0;
-	char **list = malloc((count + 1) * sizeof *list + value->length + 1);
-	if (!list)
-		die("out of memory");
-	char *text = (char *)(list + count + 1);
-	memcpy(text, value->bytes, value->length);
-	text[value->length] = 0;
+	used += count + 2;
 	for (size_t i = 0; i < count; i++) {
 		list[i] = text;
 		text += strlen(text) + 1;
@@ -106,7 +106,7 @@ static void spec_set(struct spec *spec, const struct field_value *value)
 }
 
 /* Whether the message holds a process that could be run. */
-bool spec_parse(struct spec *spec, const uint8_t *bytes, size_t length)
+bool spec_parse(struct spec *spec, uint8_t *bytes, size_t length)
 {
 	struct fields fields = {bytes, bytes + length};
 	struct field_value value;
@@ -114,14 +114,4 @@ bool spec_parse(struct spec *spec, const uint8_t *bytes, size_t length)
 	while (field_next(&fields, &value))
 		spec_set(spec, &value);
 	return spec->args && spec->args[0] && spec->env && spec->cwd && spec->user;
-}
-
-void spec_free(struct spec *spec)
-{
-	free(spec->args);
-	free(spec->env);
-	free(spec->cwd);
-	free(spec->user);
-	free(spec->groups);
-	memset(spec, 0, sizeof *spec);
 }

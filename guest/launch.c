@@ -22,6 +22,8 @@
 
 #include "agent.h"
 
+#define SYS_FLAGS (MS_REMOUNT | MS_BIND | MS_NOSUID | MS_NODEV | MS_NOEXEC)
+
 int container_mounts = -1;
 
 void launch_fail(int status, uint32_t kind, const char *format, ...)
@@ -39,30 +41,32 @@ void launch_fail(int status, uint32_t kind, const char *format, ...)
 	_exit(kind == E_NOT_FOUND ? 127 : 126);
 }
 
-/* Make the container's tree the root of this mount namespace. What the agent mounts there later arrives too. */
+/* Begin a session, and make the container's tree the root of this mount namespace. What the agent mounts there later
+ * arrives too. */
 void launch_enter(int status)
 {
+	setsid();
 	if (chdir(ROOT) < 0 || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0 ||
 	    mount(ROOT, "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 || chdir("/") < 0)
 		launch_fail(status, E_GUEST, "cannot enter the root file system: %s", strerror(errno));
 	if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
 		launch_fail(status, E_GUEST, "cannot mount /proc: %s", strerror(errno));
+	if (mount(NULL, "/sys", NULL, SYS_FLAGS | MS_RDONLY, NULL) < 0)
+		launch_fail(status, E_GUEST, "cannot make /sys read-only: %s", strerror(errno));
 }
 
-/* What the process may not write to: flags of mounts, which do not travel between namespaces. */
+/* What differs between containers in what they may write to: flags of mounts, which do not travel between namespaces. */
 static void protect(int status)
 {
-	unsigned long flags = MS_REMOUNT | MS_BIND | MS_RDONLY;
-	if (!system_walls.privileged)
-		mount(NULL, "/sys", NULL, flags | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
-	if (system_walls.readonly && mount(NULL, "/", NULL, flags, NULL) < 0)
+	if (system_walls.privileged && mount(NULL, "/sys", NULL, SYS_FLAGS, NULL) < 0)
+		launch_fail(status, E_GUEST, "cannot make /sys writable: %s", strerror(errno));
+	if (system_walls.readonly && mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY, NULL) < 0)
 		launch_fail(status, E_GUEST, "cannot make the root read-only: %s", strerror(errno));
 }
 
 static void set_streams(const struct spec *spec, const struct ends *ends)
 {
 	sigset_t none;
-	setsid();
 	dup2(ends->in, 0);
 	dup2(ends->out, 1);
 	dup2(ends->err, 2);
@@ -76,7 +80,7 @@ static void set_streams(const struct spec *spec, const struct ends *ends)
 /* The streams belong to the user, as they do in a container. */
 static void own_streams(const struct account *account)
 {
-	for (int fd = 0; fd < 3; fd++) {
+	for (int fd = 0; account->uid && fd < 3; fd++) {
 		struct stat info;
 		if (fstat(fd, &info) == 0 && (S_ISFIFO(info.st_mode) || isatty(fd)))
 			if (fchown(fd, account->uid, (gid_t)-1) < 0)
@@ -129,23 +133,18 @@ static const char *variable(char *const *env, const char *name)
 	return NULL;
 }
 
-/* The environment with HOME, which comes from the user's entry when nobody set it. */
-static char **with_home(char **env, const char *home)
+/* Add HOME, which comes from the user's entry when nobody set it; a list has room for one more. */
+static void add_home(char **env, const char *home)
 {
+	static char entry[512];
 	size_t count = 0;
 	if (variable(env, "HOME"))
-		return env;
+		return;
 	while (env[count])
 		count++;
-	char **full = malloc((count + 2) * sizeof *full);
-	char *entry = malloc(strlen(home) + 6);
-	if (!full || !entry)
-		return env;
-	memcpy(full, env, count * sizeof *full);
-	sprintf(entry, "HOME=%s", home);
-	full[count] = entry;
-	full[count + 1] = NULL;
-	return full;
+	snprintf(entry, sizeof entry, "HOME=%s", home);
+	env[count] = entry;
+	env[count + 1] = NULL;
 }
 
 static bool runnable(const char *path)
@@ -247,8 +246,8 @@ static void run_program(const struct spec *spec, const struct ends *ends)
 	own_streams(&account);
 	set_limits(spec, ends->status);
 	enter_directory(spec, ends->status);
-	char **env = with_home(spec->env, account.home);
-	const char *program = spec->builtin ? NULL : find_program(spec->args[0], env, ends->status);
+	add_home(spec->env, account.home);
+	const char *program = spec->builtin ? NULL : find_program(spec->args[0], spec->env, ends->status);
 	if (ends->go >= 0) {
 		char start;
 		if (write(ends->status, "R", 1) != 1 || read(ends->go, &start, 1) != 1)
@@ -268,7 +267,7 @@ static void run_program(const struct spec *spec, const struct ends *ends)
 		}
 	}
 	set_identity(spec, &account, ends->status);
-	execve(program, spec->args, env);
+	execve(program, spec->args, spec->env);
 	uint32_t kind = errno == ENOENT ? E_NOT_FOUND : E_DENIED;
 	const char *why = errno == ENOEXEC ? "exec format error"
 			  : errno == ENOENT ? "no such file or directory"
@@ -286,11 +285,10 @@ void launch_main(const struct spec *spec, const struct ends *ends)
 
 void launch_exec(const struct spec *spec, const struct ends *ends)
 {
+	setsid();
 	if (container_mounts >= 0 && setns(container_mounts, CLONE_NEWNS) < 0)
 		launch_fail(ends->status, E_GUEST, "cannot enter the container: %s", strerror(errno));
-	if (container_mounts < 0 && chroot(ROOT) < 0)
-		launch_fail(ends->status, E_GUEST, "cannot enter the root file system: %s", strerror(errno));
-	if (container_mounts < 0 && chdir("/") < 0)
+	if (container_mounts < 0 && (chroot(ROOT) < 0 || chdir("/") < 0))
 		launch_fail(ends->status, E_GUEST, "cannot enter the root file system: %s", strerror(errno));
 	set_streams(spec, ends);
 	run_program(spec, ends);

@@ -27,7 +27,12 @@ struct request {
 #define MAX_NICS 16
 
 static int netlink = -1;
-static int nics[MAX_NICS]; /* index of the interface that the host calls NIC N; 0: there is none */
+/* The interfaces that the host calls NIC 0 and so on; `index` 0: there is none. */
+static struct {
+	int index;
+	bool connected;
+	char name[IFNAMSIZ];
+} nics[MAX_NICS];
 
 static void attribute(struct request *request, int type, const void *data, size_t length)
 {
@@ -64,35 +69,51 @@ static struct request link_request(int index)
 	return request;
 }
 
-static int link_up(int index)
+/* All at once: its name, MAC and MTU where they are given, and whether it is up. */
+static int set_link(int index, const char *name, const char *mac, unsigned mtu, bool up)
 {
 	struct request request = link_request(index);
-	request.link.ifi_flags = request.link.ifi_change = IFF_UP;
+	unsigned part[6];
+	uint8_t bytes[6];
+	if (mac && sscanf(mac, "%2x:%2x:%2x:%2x:%2x:%2x", part, part + 1, part + 2, part + 3, part + 4, part + 5) == 6) {
+		for (int i = 0; i < 6; i++)
+			bytes[i] = part[i];
+		attribute(&request, IFLA_ADDRESS, bytes, 6);
+	}
+	if (mtu)
+		attribute(&request, IFLA_MTU, &mtu, sizeof mtu);
+	if (name)
+		attribute(&request, IFLA_IFNAME, name, strlen(name) + 1);
+	request.link.ifi_change = IFF_UP;
+	request.link.ifi_flags = up ? IFF_UP : 0;
 	return talk(&request);
+}
+
+static int rename_nic(unsigned number, const char *name)
+{
+	snprintf(nics[number].name, IFNAMSIZ, "%s", name);
+	return set_link(nics[number].index, name, NULL, 0, false);
 }
 
 /* Loopback up; the host's NICs, known by the MAC 02:00:00:00:00:NN that the template gives them, are named nicNN. */
 void network_boot(void)
 {
 	struct if_nameindex *list, *at;
-	link_up(if_nametoindex("lo"));
+	set_link(if_nametoindex("lo"), NULL, NULL, 0, true);
 	write_file("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
 	write_file("/proc/sys/net/ipv4/ping_group_range", "0 2147483647");
 	list = if_nameindex();
 	for (at = list; at && at->if_name; at++) {
-		char path[128], mac[32] = "", name[16];
+		char path[128], mac[32] = "", name[IFNAMSIZ];
 		unsigned number;
 		snprintf(path, sizeof path, "/sys/class/net/%s/address", at->if_name);
 		FILE *file = fopen(path, "re");
 		if (!file)
 			continue;
-		if (fgets(mac, sizeof mac, file) && sscanf(mac, "02:00:00:00:00:%2x", &number) == 1) {
-			struct request request = link_request((int)at->if_index);
+		if (fgets(mac, sizeof mac, file) && sscanf(mac, "02:00:00:00:00:%2x", &number) == 1 && number < MAX_NICS) {
+			nics[number].index = (int)at->if_index;
 			snprintf(name, sizeof name, "nic%u", number);
-			if (number < MAX_NICS)
-				nics[number] = (int)at->if_index;
-			attribute(&request, IFLA_IFNAME, name, strlen(name) + 1);
-			talk(&request);
+			rename_nic(number, name);
 			snprintf(path, sizeof path, "/proc/sys/net/ipv6/conf/%s/disable_ipv6", name);
 			write_file(path, "1");
 			snprintf(path, sizeof path, "/proc/sys/net/ipv6/conf/%s/accept_ra", name);
@@ -102,6 +123,10 @@ void network_boot(void)
 	}
 	if (list)
 		if_freenameindex(list);
+	/* What nearly every container has, without an address as yet: queues and settings of an interface are made when
+	 * it is named and brought up. */
+	if (nics[0].index && rename_nic(0, "eth0") == 0)
+		set_link(nics[0].index, NULL, NULL, 0, true);
 }
 
 /* `10.0.0.2/16` or `fd00::2/64` into bytes; the family, or 0. */
@@ -169,45 +194,40 @@ static int add_route(int index, const char *destination, const char *gateway)
 	return talk(&request);
 }
 
-static int set_link(int index, const char *name, const char *mac, unsigned mtu)
+/* Take a NIC down, its addresses with it, and give it the name of one that is not used. */
+static int disconnect(unsigned number)
 {
-	struct request request = link_request(index);
-	unsigned part[6];
-	uint8_t bytes[6];
-	if (mac && sscanf(mac, "%2x:%2x:%2x:%2x:%2x:%2x", part, part + 1, part + 2, part + 3, part + 4, part + 5) == 6) {
-		for (int i = 0; i < 6; i++)
-			bytes[i] = part[i];
-		attribute(&request, IFLA_ADDRESS, bytes, 6);
-	}
-	if (mtu)
-		attribute(&request, IFLA_MTU, &mtu, sizeof mtu);
-	attribute(&request, IFLA_IFNAME, name, strlen(name) + 1);
-	return talk(&request);
-}
-
-/* Take an interface down, its addresses with it, and give it back its first name. */
-static int reset_link(int index, const char *first_name)
-{
-	struct request request = link_request(index);
 	struct ifreq address = {0};
-	char path[96], name[IFNAMSIZ];
-	if (!if_indextoname(index, name))
-		return -1;
-	if (!strcmp(name, first_name))
+	char path[96], idle[IFNAMSIZ];
+	if (!nics[number].connected)
 		return 0;
 	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	snprintf(address.ifr_name, sizeof address.ifr_name, "%s", name);
+	memcpy(address.ifr_name, nics[number].name, IFNAMSIZ);
 	address.ifr_addr.sa_family = AF_INET;
 	if (fd >= 0) {
 		ioctl(fd, SIOCSIFADDR, &address);
 		close(fd);
 	}
-	snprintf(path, sizeof path, "/proc/sys/net/ipv6/conf/%s/disable_ipv6", name);
+	snprintf(path, sizeof path, "/proc/sys/net/ipv6/conf/%s/disable_ipv6", nics[number].name);
 	write_file(path, "1");
-	request.link.ifi_change = IFF_UP;
-	if (talk(&request) < 0)
+	snprintf(idle, sizeof idle, "nic%u", number);
+	/* Down before it is renamed. */
+	if (set_link(nics[number].index, NULL, NULL, 0, false) < 0 || rename_nic(number, idle) < 0)
 		return -1;
-	return set_link(index, first_name, NULL, 0);
+	nics[number].connected = false;
+	return 0;
+}
+
+/* Bring a NIC up under a name; what it was before is taken from it. */
+static int connect_nic(unsigned number, const char *name, const char *mac, unsigned mtu)
+{
+	int index = nics[number].index;
+	if (disconnect(number) < 0)
+		return -1;
+	if (strcmp(nics[number].name, name) != 0 && (set_link(index, NULL, NULL, 0, false) < 0 || rename_nic(number, name) < 0))
+		return -1;
+	nics[number].connected = true;
+	return set_link(index, NULL, mac, mtu, true);
 }
 
 static const char *failed(char *error, size_t size, const char *what, const char *value)
@@ -219,8 +239,8 @@ static const char *failed(char *error, size_t size, const char *what, const char
 /* One interface: lines `nic N`, `name`, `mac`, `mtu`, `up`, then `address`, `gateway`, `route DST GW`; or `down`. */
 const char *network_configure(char *lines, char *error, size_t size)
 {
-	char *line, *name = NULL, *mac = NULL, nic[16] = "";
-	unsigned mtu = 0;
+	char *line, *name = "", *mac = NULL;
+	unsigned mtu = 0, number = 0;
 	int index = 0;
 	while ((line = strsep(&lines, "\n"))) {
 		char *value = strchr(line, ' ');
@@ -228,9 +248,8 @@ const char *network_configure(char *lines, char *error, size_t size)
 			continue;
 		*value++ = 0;
 		if (!strcmp(line, "nic")) {
-			unsigned number = (unsigned)atoi(value);
-			index = number < MAX_NICS ? nics[number] : 0;
-			snprintf(nic, sizeof nic, "nic%u", number);
+			number = (unsigned)atoi(value);
+			index = number < MAX_NICS ? nics[number].index : 0;
 		} else if (!strcmp(line, "name")) {
 			name = value;
 		} else if (!strcmp(line, "mac")) {
@@ -239,15 +258,12 @@ const char *network_configure(char *lines, char *error, size_t size)
 			mtu = (unsigned)atoi(value);
 		} else if (!strcmp(line, "ipv6")) {
 			char path[96];
-			snprintf(path, sizeof path, "/proc/sys/net/ipv6/conf/%s/disable_ipv6",
-				 name ? name : nic);
+			snprintf(path, sizeof path, "/proc/sys/net/ipv6/conf/%s/disable_ipv6", name);
 			write_file(path, "0");
-		} else if (!strcmp(line, "up")) {
-			if (!index || reset_link(index, nic) < 0 || 
-			    set_link(index, name ? name : nic, mac, mtu) < 0 || link_up(index) < 0)
-				return failed(error, size, "interface", name ? name : nic);
-		} else if (!strcmp(line, "down") && (!index || reset_link(index, nic) < 0)) {
-			return failed(error, size, "interface", nic);
+		} else if (!strcmp(line, "up") && (!index || connect_nic(number, name, mac, mtu) < 0)) {
+			return failed(error, size, "interface", name);
+		} else if (!strcmp(line, "down") && (!index || disconnect(number) < 0)) {
+			return failed(error, size, "interface", "to take down");
 		} else if (!strcmp(line, "address") && add_address(index, value) < 0) {
 			return failed(error, size, "address", value);
 		} else if (!strcmp(line, "gateway") && add_route(index, "", value) < 0) {

@@ -22,7 +22,7 @@
 #define PIPE_SIZE (256 * 1024)
 
 static struct process *processes, *dead;
-static int container_pids = -1;
+static int leader_mounts = -1, leader_pids = -1; /* the main process's namespaces */
 static bool stopping;
 
 struct process *process_find(uint32_t stream)
@@ -317,26 +317,32 @@ static bool make_pipe(int ends[2], bool ours_reads)
 	return true;
 }
 
-/* A terminal of the container's own devpts. */
-static bool make_terminal(struct process *process, const struct spec *spec, struct ends *ends)
+/* A terminal of the container's own devpts: our side of it. */
+bool process_terminal(struct process *process, const struct spec *spec)
 {
 	int master = open(ROOT "/dev/pts/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK);
 	int unlock = 0;
 	struct winsize size = {.ws_row = spec->rows, .ws_col = spec->columns};
 	if (master < 0 || ioctl(master, TIOCSPTLCK, &unlock) < 0)
 		return false;
-	int slave = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
-	if (slave < 0)
-		return false;
 	if (spec->rows)
 		ioctl(master, TIOCSWINSZ, &size);
 	process->out.fd = master;
 	process->in.fd = fcntl(master, F_DUPFD_CLOEXEC, 3);
-	ends->in = ends->out = ends->err = slave;
 	return true;
 }
 
-static bool make_pipes(struct process *process, const struct spec *spec, struct ends *ends)
+static bool make_terminal(struct process *process, const struct spec *spec, struct ends *ends)
+{
+	if (!process_terminal(process, spec))
+		return false;
+	int slave = ioctl(process->out.fd, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+	ends->in = ends->out = ends->err = slave;
+	return slave >= 0;
+}
+
+/* Pipes for its output, and for its input or nothing. */
+bool process_pipes(struct process *process, bool stdin_open, struct ends *ends)
 {
 	int pair[2];
 	if (!make_pipe(pair, true))
@@ -347,7 +353,7 @@ static bool make_pipes(struct process *process, const struct spec *spec, struct 
 		return false;
 	process->err.fd = pair[0];
 	ends->err = pair[1];
-	if (!spec->stdin_open) {
+	if (!stdin_open) {
 		ends->in = open("/dev/null", O_RDONLY | O_CLOEXEC);
 		return ends->in >= 0;
 	}
@@ -358,7 +364,24 @@ static bool make_pipes(struct process *process, const struct spec *spec, struct 
 	return true;
 }
 
-static void close_ends(const struct ends *ends)
+/* What tells us of the child, and lets the main process run. */
+bool process_reins(struct process *process, bool leader, struct ends *ends)
+{
+	int status[2], go[2];
+	if (pipe2(status, O_CLOEXEC) < 0)
+		return false;
+	process->status.fd = status[0];
+	ends->status = status[1];
+	if (!leader)
+		return true;
+	if (pipe2(go, O_CLOEXEC) < 0)
+		return false;
+	process->go = go[1];
+	ends->go = go[0];
+	return true;
+}
+
+void ends_close(const struct ends *ends)
 {
 	if (ends->in >= 0)
 		close(ends->in);
@@ -372,39 +395,62 @@ static void close_ends(const struct ends *ends)
 		close(ends->go);
 }
 
-/* A child for the main process: the one that waits, or a new one. */
-static pid_t begin_main(const struct spec *spec, const struct ends *ends, const uint8_t *bytes, size_t length)
+/* Open a namespace of the main process for those that follow. */
+static int open_namespace(pid_t pid, const char *name)
 {
-	pid_t pid = seed_grow(bytes, length, ends);
-	if (pid < 0)
-		pid = (pid_t)syscall(SYS_clone, SIGCHLD | CLONE_NEWPID | CLONE_NEWNS, 0, 0, 0, 0);
-	if (pid == 0) {
-		launch_enter(ends->status);
-		launch_main(spec, ends);
+	char path[64];
+	snprintf(path, sizeof path, "/proc/%d/ns/%s", pid, name);
+	return open(path, O_RDONLY | O_CLOEXEC);
+}
+
+/* The main process's child, in namespaces of its own; they are held, so that its end need not wait for theirs. */
+pid_t process_fork(void)
+{
+	pid_t pid = (pid_t)syscall(SYS_clone, SIGCHLD | CLONE_NEWPID | CLONE_NEWNS, 0, 0, 0, 0);
+	if (pid > 0) {
+		leader_mounts = open_namespace(pid, "mnt");
+		leader_pids = open_namespace(pid, "pid");
 	}
 	return pid;
 }
 
+/* Whether the main process runs: what is executed now enters its namespaces. */
+static bool started(void)
+{
+	const struct process *leader = process_find(MAIN_STREAM);
+	return leader && leader->prepared && leader->go < 0;
+}
+
+/* A child of the agent that joins the container, if there is one yet. */
+static pid_t fork_beside(void)
+{
+	/* Once: from then on every fork of the agent lands in the container's process namespace. */
+	if (container_mounts < 0 && started()) {
+		if (setns(leader_pids, CLONE_NEWPID) < 0)
+			return -1;
+		container_mounts = leader_mounts;
+	}
+	return (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+}
+
 /* Begin the child with its streams; `bytes` are what `spec` was read from. */
-static bool spawn(struct process *process, const struct spec *spec, const uint8_t *bytes, size_t length)
+static bool spawn(struct process *process, const struct spec *spec, uint8_t *bytes, size_t length)
 {
 	struct ends ends = {-1, -1, -1, -1, -1};
-	int status[2], go[2];
-	bool ready = spec->terminal ? make_terminal(process, spec, &ends) : make_pipes(process, spec, &ends);
-	if (ready && pipe2(status, O_CLOEXEC) == 0) {
-		process->status.fd = status[0];
-		ends.status = status[1];
-	}
-	if (process->stream == MAIN_STREAM && pipe2(go, O_CLOEXEC) == 0) {
-		process->go = go[1];
-		ends.go = go[0];
-	}
-	if (ends.status >= 0 && process->stream == MAIN_STREAM)
-		process->pid = begin_main(spec, &ends, bytes, length);
-	else if (ends.status >= 0 && (process->pid = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0)) == 0)
+	bool leader = process->stream == MAIN_STREAM;
+	if (leader && seed_grow(process, spec, bytes, length))
+		return true;
+	bool ready = (spec->terminal ? make_terminal(process, spec, &ends) : process_pipes(process, spec->stdin_open, &ends)) &&
+		     process_reins(process, leader, &ends);
+	process->pid = !ready ? -1 : leader ? process_fork() : fork_beside();
+	if (process->pid == 0 && leader) {
+		launch_enter(ends.status);
+		launch_main(spec, &ends);
+	} else if (process->pid == 0) {
 		launch_exec(spec, &ends);
+	}
 	int error = errno;
-	close_ends(&ends);
+	ends_close(&ends);
 	errno = error;
 	return process->pid > 0;
 }
@@ -428,7 +474,7 @@ static struct process *process_new(uint32_t stream, uint32_t request, struct por
 	return process;
 }
 
-static void run(struct process *process, const uint8_t *bytes, size_t length)
+static void run(struct process *process, uint8_t *bytes, size_t length)
 {
 	struct spec spec;
 	uint32_t request = process->request;
@@ -446,18 +492,9 @@ static void run(struct process *process, const uint8_t *bytes, size_t length)
 		source_arm(&process->out, EPOLLIN);
 		source_arm(&process->err, EPOLLIN);
 	}
-	spec_free(&spec);
 }
 
-/* Open a namespace of the main process for those that follow. */
-static int open_namespace(pid_t pid, const char *name)
-{
-	char path[64];
-	snprintf(path, sizeof path, "/proc/%d/ns/%s", pid, name);
-	return open(path, O_RDONLY | O_CLOEXEC);
-}
-
-void process_prepare(uint32_t request, const uint8_t *bytes, size_t length)
+void process_prepare(uint32_t request, uint8_t *bytes, size_t length)
 {
 	if (process_find(MAIN_STREAM)) {
 		reply_error(request, E_CONFLICT, "the main process exists already");
@@ -475,10 +512,6 @@ void process_start(uint32_t request)
 		reply_error(request, E_CONFLICT, "no process waits to be started");
 		return;
 	}
-	container_mounts = open_namespace(process->pid, "mnt");
-	container_pids = open_namespace(process->pid, "pid");
-	/* From here on every fork of the agent lands in the container's pid namespace. */
-	setns(container_pids, CLONE_NEWPID);
 	process->request = request;
 	if (write(process->go, "", 1) != 1)
 		reply_error(request, E_GUEST, "the waiting process is gone");
@@ -486,7 +519,7 @@ void process_start(uint32_t request)
 	process->go = -1;
 }
 
-void process_exec(uint32_t stream, const uint8_t *bytes, size_t length)
+void process_exec(uint32_t stream, uint8_t *bytes, size_t length)
 {
 	if (process_find(stream) || stopping) {
 		reply_error(stream, E_CONFLICT, "the stream is in use or the VM is stopping");

@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-#define PROTOCOL_VERSION 1
+#define PROTOCOL_VERSION 2
 
 /* Names of the virtserialports. */
 #define PORT_AGENT "bastide.agent"

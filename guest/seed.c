@@ -1,94 +1,82 @@
 /* A template with its image keeps the main process's beginnings: a child that is already in the container's
- * namespaces and root, and waits to be told what it becomes. Forking and mounting are most of what the first
- * process costs a clone, whose kernel's code is translated anew. */
+ * namespaces, session and root, has its streams and waits to be told what it becomes. Making these is most of what
+ * the first process costs a clone, whose kernel's code is translated anew. */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <sched.h>
-#include <signal.h>
-#include <stdlib.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/syscall.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "agent.h"
 
-#define DESCRIPTORS 5
-
 struct order {
-	uint32_t length; /* of the process's fields, which follow */
 	struct walls walls;
+	int terminal; /* the number of its terminal, where it has one */
+	size_t length;
+	uint8_t bytes[MESSAGE_LIMIT]; /* the process's fields */
 };
 
-static int channel = -1;
-static pid_t seed = -1;
-
-static bool read_all(int fd, void *bytes, size_t length)
-{
-	for (uint8_t *at = bytes; length;) {
-		ssize_t count = read(fd, at, length);
-		if (count <= 0)
-			return false;
-		at += count;
-		length -= (size_t)count;
-	}
-	return true;
-}
+static struct order *order; /* shared with the child */
+static struct process kept; /* the child, and our ends of its streams */
 
 /* The child: wait for the order and become the process. */
-static void grow(int fd)
+static void grow(struct ends *ends)
 {
-	char control[CMSG_SPACE(DESCRIPTORS * sizeof(int))];
-	struct order order;
-	struct iovec data = {&order, sizeof order};
-	struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
 	struct spec spec;
-	struct ends ends;
-	launch_enter(-1);
-	if (recvmsg(fd, &message, MSG_CMSG_CLOEXEC | MSG_WAITALL) != sizeof order || !CMSG_FIRSTHDR(&message))
+	char told, path[32];
+	launch_enter(ends->status);
+	if (read(ends->go, &told, 1) != 1 || !spec_parse(&spec, order->bytes, order->length))
 		_exit(125);
-	memcpy(&ends, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof ends);
-	uint8_t *bytes = malloc(order.length);
-	if (!bytes || !read_all(fd, bytes, order.length) || !spec_parse(&spec, bytes, order.length))
-		_exit(125);
-	close(fd);
-	system_walls = order.walls;
-	launch_main(&spec, &ends);
+	snprintf(path, sizeof path, "/dev/pts/%d", order->terminal);
+	if (spec.terminal)
+		ends->in = ends->out = ends->err = open(path, O_RDWR | O_NOCTTY | O_CLOEXEC);
+	else if (!spec.stdin_open)
+		ends->in = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	if (ends->in < 0)
+		launch_fail(ends->status, E_GUEST, "cannot open its streams: %s", strerror(errno));
+	system_walls = order->walls;
+	launch_main(&spec, ends);
 }
 
-/* Make the child. Without one the main process is forked when it is asked for. */
+/* Make the child. */
 void seed_plant(void)
 {
-	int pair[2];
-	if (channel >= 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+	struct ends ends;
+	if (order)
 		return;
-	seed = (pid_t)syscall(SYS_clone, SIGCHLD | CLONE_NEWPID | CLONE_NEWNS, 0, 0, 0, 0);
-	if (seed == 0) {
-		close(pair[0]);
-		grow(pair[1]);
-	}
-	close(pair[1]);
-	channel = pair[0];
+	order = mmap(NULL, sizeof *order, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (order == MAP_FAILED || !process_pipes(&kept, true, &ends) || !process_reins(&kept, true, &ends))
+		die("a process cannot be prepared");
+	kept.pid = process_fork();
+	if (kept.pid < 0)
+		die("a process cannot be prepared");
+	if (kept.pid == 0)
+		grow(&ends);
+	ends_close(&ends);
 }
 
-/* Tell the child what to become; gives its pid, or -1 when there is none. */
-pid_t seed_grow(const uint8_t *bytes, size_t length, const struct ends *ends)
+/* Have the child become the process; false when there is none. */
+bool seed_grow(struct process *process, const struct spec *spec, uint8_t *bytes, size_t length)
 {
-	char control[CMSG_SPACE(DESCRIPTORS * sizeof(int))] = {0};
-	struct order order = {.length = (uint32_t)length, .walls = system_walls};
-	struct iovec data[] = {{&order, sizeof order}, {(void *)bytes, length}};
-	struct msghdr message = {.msg_iov = data, .msg_iovlen = 2, .msg_control = control, .msg_controllen = sizeof control};
-	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-	_Static_assert(sizeof *ends == DESCRIPTORS * sizeof(int), "every descriptor is sent");
-	if (channel < 0)
-		return -1;
-	header->cmsg_level = SOL_SOCKET;
-	header->cmsg_type = SCM_RIGHTS;
-	header->cmsg_len = CMSG_LEN(sizeof *ends);
-	memcpy(CMSG_DATA(header), ends, sizeof *ends);
-	/* The child reads while we write: a blocking socket takes all of it, or tells that the child is gone. */
-	ssize_t sent = sendmsg(channel, &message, MSG_NOSIGNAL);
-	close(channel);
-	channel = -1;
-	return sent == (ssize_t)(sizeof order + length) ? seed : -1;
+	if (!kept.pid || length > sizeof order->bytes)
+		return false;
+	process->pid = kept.pid;
+	process->status.fd = kept.status.fd;
+	process->go = kept.go;
+	kept.pid = 0;
+	if (!spec->terminal) {
+		process->out.fd = kept.out.fd;
+		process->err.fd = kept.err.fd;
+	} else if (!process_terminal(process, spec) || ioctl(process->out.fd, TIOCGPTN, &order->terminal) < 0) {
+		return false;
+	}
+	if (!spec->terminal && spec->stdin_open)
+		process->in.fd = kept.in.fd;
+	order->walls = system_walls;
+	order->length = length;
+	memcpy(order->bytes, bytes, length);
+	return write(process->go, "", 1) == 1;
 }

@@ -325,7 +325,6 @@ done:;
 		close(tree);
 	if (target >= 0)
 		close(target);
-	free(words);
 	errno = error;
 	return result;
 }

@@ -346,7 +346,6 @@ static const char *set_sysctl(const struct field_value *value, char *error, size
 		if (fd >= 0)
 			close(fd);
 	}
-	free(pair);
 	return failure;
 }
 
@@ -362,7 +361,6 @@ static const char *set_limit(const struct field_value *value, char *error, size_
 	}
 	if (fd >= 0)
 		close(fd);
-	free(pair);
 	return failure;
 }
 
@@ -397,7 +395,6 @@ static int mount_tmpfs(const struct field_value *value)
 		result = mount("tmpfs", path, "tmpfs", flags, data);
 		close(fd);
 	}
-	free(pair);
 	return result;
 }
 
@@ -410,17 +407,15 @@ static void set_shm_size(uint64_t size)
 
 static void save_file(const char *name, const struct field_value *value)
 {
-	char path[64], *text = field_text(value);
+	char path[64];
 	snprintf(path, sizeof path, FILES "/%s", name);
-	write_file(path, text);
-	free(text);
+	write_file(path, field_text(value));
 }
 
 /* What is done as soon as the field is read: identity and contents of files. */
 static const char *apply(const struct field_value *value, char *error, size_t size)
 {
 	const char *failure = NULL;
-	char *text = NULL;
 	switch (value->tag) {
 	case F_SEED: identity_seed(value->bytes, value->length); break;
 	case F_TIME: identity_time(field_u64(value)); break;
@@ -435,13 +430,9 @@ static const char *apply(const struct field_value *value, char *error, size_t si
 	case F_PRIVILEGED: system_walls.privileged = true; break;
 	case F_DISKS: failure = system_mount(error, size); break;
 	case F_LIMIT: failure = set_limit(value, error, size); break;
-	case F_INTERFACE:
-		text = field_text(value);
-		failure = network_configure(text, error, size);
-		break;
+	case F_INTERFACE: failure = network_configure(field_text(value), error, size); break;
 	default: break;
 	}
-	free(text);
 	return failure;
 }
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from bastide.model.errors import GuestError
 
-VERSION = 1
+VERSION = 2
 HEADER = struct.Struct("<BBHII")
 PAYLOAD = 32768 - HEADER.size
 """Header and payload fit what the kernel's virtio_console moves in one request."""
@@ -131,8 +131,8 @@ def frame(kind: Ask, stream: int = 0, data: bytes = b"") -> bytes:
 
 
 def fields(items: Iterable[tuple[Field, bytes]]) -> bytes:
-    """A control message: u8 tag, u32 length, bytes, for each item."""
-    return b"".join(struct.pack("<BI", tag, len(data)) + data for tag, data in items)
+    """A control message: u8 tag, u32 length, bytes, a zero byte, for each item."""
+    return b"".join(struct.pack("<BI", tag, len(data)) + data + b"\0" for tag, data in items)
 
 
 def u32(value: int) -> bytes:

@@ -68,6 +68,8 @@ def kernel_command_line(machine: Machine, boot: Boot) -> str:
         "lsm=landlock,yama",
         "noautogroup",
         "ipv6.autoconf=0",
+        # The machine's wall bounds what the kernel itself uses.
+        "cgroup.memory=nokmem,nosocket",
         *model.kernel,
     ]
     if machine.accelerator is Accelerator.TCG:
@@ -152,7 +154,9 @@ def _nics(machine: Machine, taps: list[int]) -> list[str]:
         words += ["-netdev", tap] if tap else []
         if number >= machine.nics and tap:
             words += ["-netdev", f"hubport,id={qmp.PORT}{number},hubid={number},netdev={qmp.TAP}{number}"]
-        words += ["-device", f"virtio-net-device,netdev={nic},mac=02:00:00:00:00:{number:02x}"]
+        # A clone has nothing to announce before it knows who it is.
+        mac = f"02:00:00:00:00:{number:02x}"
+        words += ["-device", f"virtio-net-device,netdev={nic},mac={mac},guest_announce=off"]
     return words
 
 

@@ -20,7 +20,8 @@ def parsed(data: bytes) -> list[tuple[Field, bytes]]:
     while at < len(data):
         tag, length = struct.unpack_from("<BI", data, at)
         found.append((Field(tag), data[at + 5 : at + 5 + length]))
-        at += 5 + length
+        assert data[at + 5 + length] == 0
+        at += 6 + length
     return found
 
 
