@@ -117,10 +117,8 @@ def test_a_network_that_is_left_and_another_that_is_joined(ready: Daemon) -> Non
 
 
 def test_an_exec_is_in_the_containers_namespaces(ready: Daemon) -> None:
-    ready.ok(
-        "run", "-d", "--name=host", "--isolation=vm", "busybox", "sh", "-c", "echo kept >/tmp/file; exec sleep 600"
-    )
-    script = "cat /tmp/file; tr '\\0' ' ' </proc/1/cmdline; for one in 1 self; do readlink /proc/$one/ns/mnt; done | sort -u | wc -l"
+    ready.ok("run", "-d", "--name=host", "--isolation=vm", "busybox", "sleep", "600")
+    script = "tr '\\0' ' ' </proc/1/cmdline; for one in 1 self; do readlink /proc/$one/ns/mnt; done | sort -u | wc -l"
     for _ in range(2):
-        assert ready.ok("exec", "host", "sh", "-c", script).split() == ["kept", "sleep", "600", "1"]
+        assert ready.ok("exec", "host", "sh", "-c", script).split() == ["sleep", "600", "1"]
     ready.ok("rm", "-f", "host")
