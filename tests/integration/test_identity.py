@@ -1,4 +1,4 @@
-"""What two VMs of one image, and two clones of one VM, never share: random numbers, keys, machine ids, names, addresses."""
+"""What two VMs of one image, and two clones of one VM, never share: random numbers, keys, ids, names, addresses."""
 
 from __future__ import annotations
 
