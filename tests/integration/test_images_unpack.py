@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from bastide.images import archive
 from bastide.images.archive import unpack_into, unpack_layer
 from bastide.model.errors import BastideError, InvalidArgument
 
@@ -285,6 +286,14 @@ async def test_copy_that_may_not_overwrite_a_directory(tmp_path: Path) -> None:
     await unpack_into(tmp_path, "/", pieces(tar(folder("d"), file("f", b"over"))), no_overwrite_dir=True)
     assert (tmp_path / "f").read_bytes() == b"over"
     assert (tmp_path / "d/keep").is_dir()
+
+
+def test_entries_without_number_are_refused(layer: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ATTACKS 8: entries that cost their sender a few bits each."""
+    monkeypatch.setattr(archive, "ENTRY_LIMIT", 50)
+    layer(*[file("same") for _ in range(50)])
+    with pytest.raises(InvalidArgument, match="more than 50 entries"):
+        layer(*[file("same") for _ in range(51)])
 
 
 async def test_cut_off_stream(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Signatures and the policy that asks for them (ATTACKS 7), with real keys."""
+"""Signatures and the policy that asks for them, with real keys, and mirrors that lie (ATTACKS 6 and 7)."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from tests.image_world import World
-from tests.registry_double import MANIFEST, layer_tar
+from tests.registry_double import MANIFEST, RegistryDouble, layer_tar, sha256
 
+from bastide.images.auth import Credentials
 from bastide.images.reference import parse
 from bastide.model.errors import InvalidArgument, PermissionDenied
 
@@ -198,6 +200,62 @@ async def test_rejected_by_default(world: World) -> None:
         await world.pull()
     with pytest.raises(PermissionDenied, match="images from a docker-archive are rejected"):
         world.images.check_archive("docker-archive")
+
+
+# -- mirrors (ATTACKS 6) -------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def mirror(world: World) -> AsyncIterator[RegistryDouble]:
+    """A mirror of the world's registry with an image of its own under the same name."""
+    made = RegistryDouble()
+    await made.start()
+    made.image(layer_tar({"a": b"not what was asked for"}))
+    folder = world.place / "containers"
+    folder.mkdir(exist_ok=True)
+    (folder / "registries.conf").write_text(
+        f'[[registry]]\nlocation = "{world.registry.host}"\n[[registry.mirror]]\nlocation = "{made.host}"\n'
+    )
+    yield made
+    await made.close()
+
+
+async def test_a_mirror_that_gives_something_else_for_a_digest(world: World, mirror: RegistryDouble) -> None:
+    digest = world.registry.image(SMALL)
+    mirror.manifests[digest] = mirror.manifests["latest"]
+    image = await world.pull(f"app@{digest}")
+    assert image.manifest.digest == digest
+    assert any(path.endswith(digest) for _, path, _ in mirror.requests), "the mirror was asked first"
+
+
+async def test_a_mirror_that_gives_other_layers(world: World, mirror: RegistryDouble) -> None:
+    world.registry.image(SMALL)
+    mirror.manifests = dict(world.registry.manifests)
+    mirror.blobs = {digest: bytes(len(data)) for digest, data in world.registry.blobs.items()}
+    with pytest.raises(InvalidArgument, match="does not match its digest"):
+        await world.pull()
+    assert world.nothing()
+
+
+async def test_a_mirrors_image_needs_the_signature_of_its_owner(
+    world: World, mirror: RegistryDouble, signers: tuple[Signer, Signer]
+) -> None:
+    """A tag is what a mirror says it is, unless a policy asks for more."""
+    trusted, stranger = signers
+    digest = sha256(mirror.manifests["latest"][0])
+    place = demand(world, signed_by(trusted))
+    leave(place, world, digest, stranger.sign(claim(digest, f"{world.registry.host}/app:latest")))
+    with pytest.raises(PermissionDenied, match="not by a trusted key"):
+        await world.pull()
+    assert world.nothing()
+
+
+async def test_a_mirror_gets_no_credentials(world: World, mirror: RegistryDouble) -> None:
+    mirror.before = lambda request: web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="mine"'})
+    world.registry.image(SMALL)
+    await world.pull(auth=Credentials(username="u", password="p"))
+    assert mirror.requests
+    assert all("Authorization" not in headers for _, _, headers in mirror.requests)
 
 
 # -- sigstore ------------------------------------------------------------------------------------
