@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.building import read
-from tests.living import Daemon, busybox_archive
+from tests.living import CLI, Daemon, busybox_archive
 from tests.registry import Registry
 
 
@@ -133,3 +134,18 @@ def test_every_mount_behind_a_kernel_of_its_own(daemon: Daemon, place: Path, tmp
     assert daemon.cli("run", "--rm", "--network=none", made, "ls", "/run/secrets/token").returncode
     counted = dockerfile.replace("echo x", "echo y")
     assert read(daemon, build(daemon, place, counted, *flags), "/count") == "2"
+
+
+def test_the_callers_agent(daemon: Daemon, place: Path, tmp_path: Path) -> None:
+    """`--ssh default` lends what SSH_AUTH_SOCK names to the steps that ask for it."""
+    path = tmp_path / "agent"
+    (place / "Dockerfile").write_text(
+        'FROM busybox\nRUN --mount=type=ssh test -S "$SSH_AUTH_SOCK"\nRUN test -z "$SSH_AUTH_SOCK"\n'
+    )
+    with socket.socket(socket.AF_UNIX) as agent:
+        agent.bind(str(path))
+        agent.listen(1)
+        words = [*CLI, "build", "--network=none", "--ssh=default", str(place)]
+        environment = daemon.environment | {"SSH_AUTH_SOCK": str(path)}
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import json
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.image_schemas import check_archive
 from tests.living import Daemon, busybox_archive
 from tests.registry import Registry, remote_digest
 
@@ -145,6 +147,30 @@ def test_save_and_load_keep_every_byte(engine: Daemon, registry: Registry, archi
     again = tmp_path / "again.tar"
     engine.ok("save", "-o", str(again), reference, "other:name")
     assert again.read_bytes() == out.read_bytes()
+
+
+def test_several_images_in_one_archive(engine: Daemon, tmp_path: Path) -> None:
+    """All come back with their names and, where their layers are the same, share them; others find each one."""
+    names = [f"several/{number}:1" for number in range(3)]
+    for number, name in enumerate(names):
+        made = busybox_archive(tmp_path / f"{number}.tar", name, {"Labels": {"number": str(number)}})
+        engine.ok("load", "-q", "-i", str(made))
+    before = [inspect(engine, name) for name in names]
+    out = tmp_path / "all.tar"
+    engine.ok("save", "-o", str(out), *names)
+    check_archive(out.read_bytes())
+    engine.ok("rmi", *names)
+    assert blobs(engine) == []
+    engine.ok("load", "-q", "-i", str(out))
+    after = [inspect(engine, name) for name in names]
+    assert [(found["Id"], found["Descriptor"]) for found in after] == [
+        (found["Id"], found["Descriptor"]) for found in before
+    ]
+    assert len(list((engine.data / "overlay" / "layers").iterdir())) == 1
+    for name, found in zip(names, before, strict=True):
+        words = ["skopeo", "inspect", "--raw", "--config", f"docker-archive:{out}:{name}"]
+        raw = subprocess.run(words, check=True, capture_output=True).stdout
+        assert "sha256:" + hashlib.sha256(raw).hexdigest() == found["Id"]
 
 
 def test_what_we_save_others_read(engine: Daemon, archive: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from aiohttp import web
 from tests.image_world import World
 from tests.registry_double import layer_tar, sha256
 
+from bastide.engine import remote
 from bastide.images.auth import Credentials
 from bastide.model.errors import NotFound, PermissionDenied, Unauthorized, Unavailable
 
@@ -80,6 +81,17 @@ async def test_missing_blobs_are_mounted_or_sent(world: World, uploads: Uploads)
     uploads.received.clear()
     await push(world)
     assert {layer.digest for layer in image.layers} | {image.id} <= set(uploads.received)
+
+
+async def test_an_upload_tells_how_far_it_is(world: World, uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "_REPORT_SECONDS", 0)
+    world.registry.blobs.clear()
+    told = await push(world)
+    (layer,) = world.images.list()[0].layers
+    bars = [message["progressDetail"] for message in told if message.get("status") == "Pushing"]
+    assert bars
+    assert all(0 < bar["current"] <= bar["total"] == layer.size for bar in bars)
+    assert "Pushed" in [message.get("status") for message in told]
 
 
 async def test_lost_upload_begins_again(world: World, uploads: Uploads) -> None:
