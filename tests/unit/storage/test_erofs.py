@@ -137,7 +137,11 @@ async def test_images_go_with_their_layers_whoever_removes_these(store: Erofs, l
     await store.remove("nothing")
     assert (base.exists(), other.exists()) == (False, True)
     await store.remove(B)
+    assert other.exists(), "a snapshot stands on it"
+    assert store.disk_size([B]) > 0
+    await store.remove("two")
     assert not other.exists()
+    assert store.disk_size([B]) == 0
 
 
 async def test_a_full_disk_leaves_nothing(store: Erofs, layers: Layers, programs: Programs) -> None:
