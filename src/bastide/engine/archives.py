@@ -234,6 +234,8 @@ async def save(images: Images, names: Sequence[str]) -> AsyncIterator[bytes]:
         pieces = layout.write(images.content, saved)
         while piece := await blocking(gather, pieces):
             yield piece
+    for image in saved:
+        images.event("save", image.config, images.get(image.config))
 
 
 class ImportRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -265,7 +265,7 @@ class Containers:
 
     async def _end_for_removal(self, container: Container) -> None:
         try:
-            await self._lifecycle.stop(container, 0, "SIGKILL")
+            await self._lifecycle.end(container)
         except NotModified:
             return
 

@@ -11,7 +11,7 @@ import msgspec
 from bastide.engine import bundle as bundles
 from bastide.engine.backends import Backends
 from bastide.engine.identity import new_id
-from bastide.engine.ledger import Ledger, not_running
+from bastide.engine.ledger import Ledger, command_text, not_running
 from bastide.engine.tasks import Tasks
 from bastide.host.capabilities import NAMES as ALL_CAPABILITIES
 from bastide.model.container import Container, Status
@@ -88,7 +88,7 @@ class Execs:
             raise InvalidArgument("No exec command specified")
         made = Exec(id=new_id(), container=container.id, config=config, process=self._process(container, config))
         self._execs[made.id] = made
-        self._ledger.event(container, f"exec_create: {' '.join(config.cmd)}", execID=made.id)
+        self._ledger.event(container, f"exec_create: {command_text(config.cmd)}", execID=made.id)
         return made.id
 
     def _running(self, reference: str) -> Container:
@@ -141,7 +141,7 @@ class Execs:
             code = 127 if isinstance(error, NotFound) else 126
             self._finish(made, code)
             raise
-        self._ledger.event(container, f"exec_start: {' '.join(process.args)}", execID=exec_id)
+        self._ledger.event(container, f"exec_start: {command_text(process.args)}", execID=exec_id)
         ended = self._tasks.spawn(self._follow(made, container), f"exec {exec_id}")
         if not detach:
             return _Followed(stdio, ended)

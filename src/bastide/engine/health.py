@@ -10,7 +10,7 @@ from bastide.engine import bundle as bundles
 from bastide.engine.backends import Backends
 from bastide.engine.clock import now
 from bastide.engine.identity import new_id
-from bastide.engine.ledger import Ledger
+from bastide.engine.ledger import Ledger, command_text
 from bastide.engine.tasks import Tasks
 from bastide.model import container as model
 from bastide.model.container import Container, HealthConfig, HealthResult
@@ -97,12 +97,14 @@ class Health:
     async def _run(
         self, runtime: Runtime, container: Container, check: HealthConfig, exec_id: str, output: bytearray
     ) -> int:
-        main = bundles.main_process(container)
+        main, command = bundles.main_process(container), _command(check, container)
+        self._ledger.event(container, f"exec_create: {command_text(command)}", execID=exec_id)
+        self._ledger.event(container, f"exec_start: {command_text(command)}", execID=exec_id)
         stdio = await runtime.exec(
             container.id,
             exec_id,
             Process(
-                args=_command(check, container),
+                args=command,
                 env=main.env,
                 cwd=main.cwd,
                 user=main.user,
@@ -115,7 +117,9 @@ class Health:
             async for _, piece in stdio.output():
                 if len(output) < _OUTPUT_LIMIT:
                     output += piece
-            return (await runtime.wait(container.id, exec_id)).code
+            code = (await runtime.wait(container.id, exec_id)).code
+            self._ledger.event(container, "exec_die", execID=exec_id, exitCode=str(code))
+            return code
         finally:
             await stdio.close()
 

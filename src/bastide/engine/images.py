@@ -354,14 +354,20 @@ class Images:
         names: Sequence[Reference] = (),
         action: str = "",
     ) -> Image:
-        """An image made here: its configuration `document` over layers that are here and held."""
+        """An image made here: its configuration `document` over layers that are here and held.
+
+        Each name is told of as a tag, and `action` (`import`) after them.
+        """
         config = msgspec.json.encode(document)
         manifest = layout.make_manifest(config, layers)
         await lease.add(digest_of(config), digest_of(manifest))
         for data in (config, manifest):
             await blocking(self.content.add, data)
         descriptor = documents.make_descriptor(manifest)
-        return self.record(self.build_record(config, descriptor, descriptor, layers), names, action)
+        image = self.record(self.build_record(config, descriptor, descriptor, layers), names)
+        for told in (*["tag"] * len(names), *[action] * bool(action)):
+            self.event(told, image.id, image)
+        return image
 
     def tags_of(self, repository: Reference) -> Sequence[Reference]:
         """Every tag of a repository."""

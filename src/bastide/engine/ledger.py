@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -145,6 +145,11 @@ class Ledger:
             "name": container.name,
         }
         self._events.publish("container", action, container.id, described | attributes)
+
+
+def command_text(words: Sequence[str]) -> str:
+    """A command as the events of execs have it: Docker parts the program from its arguments, even from none."""
+    return f"{words[0]} {' '.join(words[1:])}"
 
 
 def require(container: Container, *allowed: Status, otherwise: Callable[[Container], Exception]) -> None:

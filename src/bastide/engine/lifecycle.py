@@ -319,6 +319,15 @@ class Lifecycle:
             if self._ledger.get(present.id) is not None:
                 self._ledger.event(present, "stop")
 
+    async def end(self, container: Container) -> None:
+        """Kill it, for good. Raises NotModified when it does not run."""
+        present = self._ledger.fresh(container)
+        if not present.state.running and present.state.status is not Status.RESTARTING:
+            raise NotModified(f"container {present.id} is already stopped")
+        gone = self._ledger.waiter(present.id, Condition.NOT_RUNNING)
+        await self.kill(present, "SIGKILL")
+        await gone
+
     async def _stop_restarting(self, container: Container) -> None:
         self._tasks.cancel(f"restart {container.id}")
         async with self._ledger.lock(container):

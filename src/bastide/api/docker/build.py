@@ -191,9 +191,9 @@ async def keep_secrets(request: web.Request) -> web.Response:
 async def prune(request: web.Request) -> web.Response:
     """`POST /build/prune`."""
     keep = number(request, "keep-storage") or number(request, "reserved-space") or 0
-    gone, freed = await request.app[ENGINE].builder.prune(
-        every=flag(request, "all"), keep_bytes=keep, filters=filters(request)
-    )
+    engine = request.app[ENGINE]
+    gone, freed = await engine.builder.prune(every=flag(request, "all"), keep_bytes=keep, filters=filters(request))
+    engine.events.publish("builder", "prune", "", {"reclaimed": str(freed)})
     return reply({"CachesDeleted": list(gone) or None, "SpaceReclaimed": freed})
 
 

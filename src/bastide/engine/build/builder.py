@@ -191,7 +191,6 @@ class Builder:
         output.send({"aux": {"ID": image.id}})
         output.say(f"Successfully built {image.id[7:19]}\n")
         for name in names:
-            self._images.event("tag", image.id, image)
             output.say(f"Successfully tagged {name.familiar}\n")
         return image
 
