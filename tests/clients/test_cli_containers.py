@@ -93,7 +93,6 @@ def test_rename(docker: Docker, sleeper: str) -> None:
     assert "is already in use" in docker("rename", "second", "other", code=1).err
 
 
-@pytest.mark.shared_kernel
 def test_update(docker: Docker, sleeper: str) -> None:
     docker("update", "--memory", "128m", "--memory-swap", "-1", "--restart", "unless-stopped", sleeper)
     assert (
@@ -121,7 +120,6 @@ def test_top(docker: Docker, sleeper: str) -> None:
     assert docker("top", sleeper, "-o", "pid,comm").lines[1].split()[1] == "sleep"
 
 
-@pytest.mark.shared_kernel
 def test_stats(docker: Docker, sleeper: str) -> None:
     row = json.loads(docker.ok("stats", "--no-stream", "--format", "json", sleeper))
     assert row["Name"] == sleeper
@@ -130,7 +128,6 @@ def test_stats(docker: Docker, sleeper: str) -> None:
     assert re.fullmatch(r"[\d.]+%", row["CPUPerc"])
 
 
-@pytest.mark.shared_kernel
 def test_diff(docker: Docker) -> None:
     docker(
         "run", "--name", "one", "busybox", "sh", "-c", "touch /tmp/new; rm /var/www/index.html; echo x >> /etc/group"
@@ -178,7 +175,6 @@ def test_ps_columns(docker: Docker, sleeper: str) -> None:
     assert docker.ok("ps", "-q", "--no-trunc") == docker.field(sleeper, "{{.Id}}")
 
 
-@pytest.mark.shared_kernel
 @pytest.mark.parametrize(
     ("flags", "names"),
     [
@@ -204,6 +200,17 @@ def test_ps_columns(docker: Docker, sleeper: str) -> None:
         (["--filter", "expose=80"], {"up"}),
         (["--filter", "publish=38472"], {"up"}),
         (["-a", "--filter", "name=up", "--filter", "name=made"], {"up", "made"}),
+        (["-a", "--filter", "label=kind", "--filter", "label=kind=a"], {"up"}),
+        (["-a", "--filter", "status=running", "--filter", "status=created"], {"up", "made"}),
+        (["-a", "--filter", "status=paused"], set()),
+        (["-a", "--filter", "health=none"], {"up", "ended", "made"}),
+        (["-a", "--filter", "health=healthy"], set()),
+        (["-a", "--filter", "expose=79-81/tcp"], {"up"}),
+        (["-a", "--filter", "expose=80/udp"], set()),
+        (["-a", "--filter", "publish=38470-38480/tcp"], {"up"}),
+        (["-a", "--filter", "network=nothing"], set()),
+        (["-a", "--filter", "is-task=true"], set()),
+        (["-a", "--filter", "name=u", "--filter", "status=exited"], set()),
     ],
     ids=str,
 )
@@ -373,7 +380,6 @@ def test_cp_renames_and_merges(docker: Docker, sleeper: str, tmp_path: Path) -> 
     assert docker.ok("exec", sleeper, "cat", "/tmp/c", "/tmp/b") == "ca"
 
 
-@pytest.mark.shared_kernel
 def test_cp_with_stopped_containers(docker: Docker, tmp_path: Path) -> None:
     docker("create", "--name", "cold", "-v", "vol:/vol", "busybox", "cat", "/tmp/a", "/vol/a")
     (tmp_path / "a").write_text("cold")
@@ -384,7 +390,6 @@ def test_cp_with_stopped_containers(docker: Docker, tmp_path: Path) -> None:
     assert (tmp_path / "b").read_text() == "cold"
 
 
-@pytest.mark.shared_kernel
 def test_cp_keeps_owners(docker: Docker, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     os.chown(tmp_path / "file", 1234, 2345)
@@ -393,7 +398,6 @@ def test_cp_keeps_owners(docker: Docker, tmp_path: Path) -> None:
     assert docker.ok("exec", "owner", "stat", "-c", "%u:%g", "/tmp/kept") == "1234:2345"
 
 
-@pytest.mark.shared_kernel
 @pytest.mark.beyond  # dockerd looks for the image's getent
 def test_cp_gives_all_to_the_user(docker: Docker, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
@@ -451,7 +455,6 @@ def test_export(docker: Docker, sleeper: str) -> None:
     assert {"etc/passwd", "bin/busybox", "tmp/mark"} <= names
 
 
-@pytest.mark.shared_kernel
 def test_commit(docker: Docker) -> None:
     docker("run", "--name", "one", "busybox", "sh", "-c", "echo kept > /kept")
     made = docker.ok(

@@ -103,17 +103,21 @@ def test_a_static_address(docker: Docker) -> None:
     assert re.search("(?i)already in use", done.err)
 
 
-@pytest.mark.shared_kernel
+def interfaces(docker: Docker, name: str) -> list[str]:
+    """The interfaces that have an IPv4 address."""
+    return [line.split()[1] for line in docker("exec", name, "ip", "-4", "-o", "address").lines]
+
+
 def test_connect_and_disconnect(docker: Docker, sleeper: str) -> None:
     docker("network", "create", "net")
     docker("network", "connect", "--alias", "nick", "net", sleeper)
-    assert docker.ok("exec", sleeper, "ls", "/sys/class/net").split() == ["eth0", "eth1", "lo"]
+    assert interfaces(docker, sleeper) == ["lo", "eth0", "eth1"]
     (shown,) = json.loads(docker.ok("network", "inspect", "net"))
     assert [one["Name"] for one in shown["Containers"].values()] == [sleeper]
     assert re.search("(?i)already exists|already connected", docker("network", "connect", "net", sleeper, code=1).err)
     assert re.search("(?i)active endpoints", docker("network", "rm", "net", code=1).err)
     docker("network", "disconnect", "net", sleeper)
-    assert docker.ok("exec", sleeper, "ls", "/sys/class/net").split() == ["eth0", "lo"]
+    assert interfaces(docker, sleeper) == ["lo", "eth0"]
     assert re.search("is not connected", docker("network", "disconnect", "net", sleeper, code=1).err)
 
 
@@ -152,7 +156,6 @@ def test_an_anonymous_volume(docker: Docker) -> None:
     assert re.fullmatch(r"[0-9a-f]{64}", docker.ok("volume", "create"))
 
 
-@pytest.mark.shared_kernel
 def test_a_used_volume_stays(docker: Docker) -> None:
     made = docker.ok("create", "-v", "data:/data", "busybox")
     done = docker("volume", "rm", "data", code=1)
@@ -164,7 +167,6 @@ def test_bad_names(docker: Docker, name: str) -> None:
     assert docker("volume", "create", "--", name, code=1).err
 
 
-@pytest.mark.shared_kernel
 @pytest.mark.parametrize(
     ("flags", "names"),
     [
@@ -190,14 +192,12 @@ def test_prune_spares_named_volumes(docker: Docker) -> None:
     assert named in docker.ok("volume", "prune", "-f", "--all")
 
 
-@pytest.mark.shared_kernel
 def test_a_volume_in_memory(docker: Docker) -> None:
     docker("volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "-o", "o=size=1m", "mem")
     shown = docker.ok("run", "--rm", "-v", "mem:/mem", "busybox", "df", "-k", "/mem")
-    assert re.search(r"tmpfs\s+1024", shown)
+    assert re.search(r"\s1024\s", shown)
 
 
-@pytest.mark.shared_kernel
 def test_a_volume_that_is_a_bind(docker: Docker, tmp_path: object) -> None:
     with open(f"{tmp_path}/f", "w") as file:
         file.write("bound")
@@ -205,7 +205,6 @@ def test_a_volume_that_is_a_bind(docker: Docker, tmp_path: object) -> None:
     assert docker.ok("run", "--rm", "-v", "bound:/b", "busybox", "cat", "/b/f") == "bound"
 
 
-@pytest.mark.shared_kernel
 def test_a_part_of_a_volume(docker: Docker) -> None:
     docker("run", "--rm", "-v", "whole:/w", "busybox", "sh", "-c", "mkdir /w/sub; echo part > /w/sub/f")
     mount = "type=volume,src=whole,dst=/p,volume-subpath=sub"

@@ -176,13 +176,11 @@ def test_signals_are_passed_on(docker: Docker) -> None:
     assert process.wait(20) == 7
 
 
-@pytest.mark.shared_kernel
 def test_rm_removes_the_anonymous_volume(docker: Docker) -> None:
     docker("run", "--rm", "-v", "/data", "busybox", "touch", "/data/x")
     docker.until(lambda: not docker.ok("volume", "ls", "-q"), "the removal")
 
 
-@pytest.mark.shared_kernel
 def test_named_volume_keeps_its_data(docker: Docker) -> None:
     docker("run", "--rm", "-v", "keep:/data", "busybox", "sh", "-c", "echo kept > /data/x")
     assert docker.ok("run", "--rm", "-v", "keep:/data:ro", "busybox", "cat", "/data/x") == "kept"
@@ -190,7 +188,6 @@ def test_named_volume_keeps_its_data(docker: Docker) -> None:
     assert "Read-only" in done.err
 
 
-@pytest.mark.shared_kernel
 def test_a_new_volume_gets_the_images_files(docker: Docker) -> None:
     assert (
         docker.ok("run", "--rm", "-v", "www:/var/www", "busybox", "cat", "/var/www/index.html")
@@ -204,7 +201,6 @@ def test_a_new_volume_gets_the_images_files(docker: Docker) -> None:
     assert docker.ok("run", "--rm", "--mount", mount, "busybox", "ls", "/var/www") == ""
 
 
-@pytest.mark.shared_kernel
 def test_bind_mounts(docker: Docker, tmp_path: object) -> None:
     with open(f"{tmp_path}/file", "w") as file:
         file.write("of the host")
@@ -216,7 +212,6 @@ def test_bind_mounts(docker: Docker, tmp_path: object) -> None:
     assert "bind source path does not exist" in done.err
 
 
-@pytest.mark.shared_kernel
 def test_volumes_from(docker: Docker) -> None:
     docker("create", "--name", "owner", "-v", "/shared", "busybox")
     docker("run", "--rm", "--volumes-from", "owner", "busybox", "touch", "/shared/x")

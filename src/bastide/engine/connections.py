@@ -389,7 +389,10 @@ class Connections:
 
     def _link_hosts(self, container: Container) -> list[tuple[str, str]]:
         """Lines for links of the default network (`--link`): alias, name and short id lead to the other."""
-        found = []
+        found: list[tuple[str, str]] = []
+        if endpoints.mode_network(container.host_config.network_mode) != endpoints.DEFAULT:
+            # Docker's command line sends the links of a user network both here and with its endpoint.
+            return found
         for alias, other in self._links(container.host_config.links):
             own = other.networks.get(endpoints.DEFAULT)
             if not other.state.running or own is None or not own.ip_address:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -103,14 +103,22 @@ def _check(pool: IPAMPool) -> IPAMPool:
     for name, text in (pool.auxiliary_addresses or {}).items():
         if address(text) not in own:
             raise InvalidArgument(f"invalid auxiliary address {name}={text}: it is not within the subnet {own}")
-    gateway = pool.gateway or str(next(_hosts(own)))
+    gateway = pool.gateway or str(_first(own, pool))
     if address(gateway, "gateway") not in own:
         raise InvalidArgument(f"invalid gateway {gateway}: it is not within the subnet {own}")
     return msgspec.structs.replace(pool, subnet=str(own), gateway=str(address(gateway)))
 
 
-def _hosts(own: Subnet) -> Iterator[Address]:
-    return iter(own.hosts())
+def _first(own: Subnet, pool: IPAMPool) -> Address:
+    """The gateway that nobody chose: Docker's rule, the first address that containers could have."""
+    kept = {address(text) for text in (pool.auxiliary_addresses or {}).values()}
+    usable: Iterable[Address] = own.hosts()
+    if pool.ip_range:
+        usable = (one for one in subnet(pool.ip_range) if one not in (own.network_address, own.broadcast_address))
+    found = next((one for one in usable if one not in kept), None)
+    if found is None:
+        raise InvalidArgument(f"invalid network config: no address of {pool.ip_range or own} is left for a gateway")
+    return found
 
 
 def _free(pools: Sequence[str], taken: Sequence[Subnet]) -> Subnet:
