@@ -20,7 +20,7 @@ BACKLOG = 8192
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """One event. `kind` is `container`, `image`, `network`, `volume`, `builder` or `daemon`; `time` in ns since 1970."""
+    """One event. `kind` is `container`, `image`, `network`, `volume`, `builder`, `daemon`; `time` in ns since 1970."""
 
     kind: str
     action: str
