@@ -292,6 +292,20 @@ async def test_a_saved_state_that_was_altered_is_refused(vm: Place, tmp_path: Pa
     assert (await vm.exec(container, "true"))[0].code == 0
 
 
+async def test_what_is_not_to_last_is_nobody_elses(vm: Place, tmp_path: Path) -> None:
+    runtime = vm.runtime
+    assert isinstance(runtime, Snapshotting)
+    container, _ = await vm.start("sleep", "100")
+    await runtime.save(container, tmp_path, lasting=False)
+    bundle = await vm.bundle("unused")
+    another = type(vm.runtime)(vm.runtime.settings)
+    assert isinstance(another, Snapshotting)
+    with pytest.raises(Conflict, match="altered"):
+        await another.restore(bundle, tmp_path)
+    await runtime.restore(bundle, tmp_path)
+    assert (await vm.exec(bundle.id, "true"))[0].code == 0
+
+
 async def test_pause_flushes_the_disk_for_a_copy(vm: Place) -> None:
     runtime, snapshotter = vm.runtime, vm.snapshotter
     assert isinstance(runtime, Pausing)

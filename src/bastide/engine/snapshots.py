@@ -128,7 +128,7 @@ class Snapshots:
             raise not_running(container)
         return able and container.state.running and wanted is not False
 
-    async def _save(self, container: Container, snapshot: Snapshot) -> None:
+    async def _save(self, container: Container, snapshot: Snapshot, *, lasting: bool = True) -> None:
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self._discard, snapshot)
             if snapshot.memory:
@@ -136,7 +136,7 @@ class Snapshots:
                 assert isinstance(runtime, Snapshotting)
                 folder = self._memory(snapshot.id)
                 folder.mkdir(parents=True, mode=0o700)
-                await runtime.save(container.id, folder)
+                await runtime.save(container.id, folder, lasting=lasting)
             await self._copy_frozen(container, snapshot.id)
             undo.pop_all()
 
@@ -252,7 +252,7 @@ class Snapshots:
             id=new_id(), container=source.id, tag="", created=now(), parent="", memory=True, record=source
         )
         async with self._ledger.lock(source):
-            await self._save(source, snapshot)
+            await self._save(source, snapshot, lasting=False)
         return snapshot
 
     async def _copy(self, source: Container, taken: Snapshot | None, name: str) -> Container:

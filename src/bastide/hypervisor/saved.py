@@ -13,7 +13,7 @@ from bastide.host.syscalls import blocking
 from bastide.hypervisor import disks, qmp, shares
 from bastide.hypervisor.accelerator import Accelerator
 from bastide.hypervisor.machine import Machine
-from bastide.hypervisor.template import digest, processor_model
+from bastide.hypervisor.template import digest, identity, processor_model
 from bastide.model.errors import BastideError, Conflict, NotFound
 
 
@@ -37,12 +37,29 @@ def _processor(machine: Machine) -> str:
     return processor_model() if machine.accelerator is Accelerator.KVM else ""
 
 
+Seen = tuple[tuple[int, int, int], ...]
+"""The files of a saved state, by inode, size and time of change: while these are the same, so is what is in them."""
+
+
+def look(directory: Path, trees: int) -> Seen:
+    """The files as they are now. Raises OSError."""
+    return tuple(identity(directory / name) for name in _names(trees))
+
+
 async def write(
-    control: Path, upper: Path, machine: Machine, directory: Path, *, paused: bool = False, trees: int = 0
-) -> None:
+    control: Path,
+    upper: Path,
+    machine: Machine,
+    directory: Path,
+    *,
+    paused: bool = False,
+    trees: int = 0,
+    lasting: bool = True,
+) -> Seen:
     """Save the VM behind the QMP socket `control` into `directory`; it goes on afterwards unless it was `paused`.
 
-    With `trees` of the host's its guest must be frozen: what it holds of them was written down then.
+    With `trees` of the host's its guest must be frozen: what it holds of them was written down then. What is not
+    `lasting` has no digests: only who has what this returns can read it. Gives the files as they were written.
 
     Raises ResourceExhausted, HostError, Unavailable; then the VM goes on and nothing usable is left.
     """
@@ -60,8 +77,11 @@ async def write(
                     await monitor.proceed()
     finally:
         os.close(file)
-    manifest = Manifest(machine, await blocking(_digests, directory, trees), trees, _processor(machine))
+    seen = look(directory, trees)
+    digests = await blocking(_digests, directory, trees) if lasting else {}
+    manifest = Manifest(machine, digests, trees, _processor(machine))
     (directory / "manifest").write_bytes(msgspec.json.encode(manifest))
+    return seen
 
 
 def described(directory: Path) -> Manifest:
@@ -72,13 +92,17 @@ def described(directory: Path) -> Manifest:
         raise NotFound(f"no saved memory in {directory}") from error
 
 
+def _names(trees: int) -> tuple[str, ...]:
+    return ("state", "upper", shares.SAVED) if trees else ("state", "upper")
+
+
 def _digests(directory: Path, trees: int) -> dict[str, str]:
-    found = {"state": _sum(directory / "state"), "upper": digest(directory / "upper")}
-    return {**found, shares.SAVED: _sum(directory / shares.SAVED)} if trees else found
+    # The disk is sparse, the others are not.
+    return {name: (digest if name == "upper" else _sum)(directory / name) for name in _names(trees)}
 
 
-async def read(directory: Path, version: tuple[int, int, int]) -> Manifest:
-    """What was saved, after its files were checked.
+async def read(directory: Path, version: tuple[int, int, int], seen: Seen | None = None) -> Manifest:
+    """What was saved, after its files were checked, unless they are as this daemon has `seen` them.
 
     Raises NotFound (nothing was saved), Conflict (files were altered, or another QEMU saved them).
     """
@@ -92,9 +116,10 @@ async def read(directory: Path, version: tuple[int, int, int]) -> Manifest:
             f"the memory was saved on {manifest.processor!r}, this is {here!r}: restore the files alone (--disk-only)"
         )
     try:
-        found = await blocking(_digests, directory, manifest.shares)
+        good = seen == look(directory, manifest.shares)
+        good = good or manifest.digests == await blocking(_digests, directory, manifest.shares)
     except (OSError, BastideError):
-        found = {}
-    if found != manifest.digests:
+        good = False
+    if not good:
         raise Conflict(f"the saved memory in {directory} was altered: it is not restored")
     return manifest

@@ -195,7 +195,7 @@ class Templates:
     def _unchanged(self, template: Template) -> bool:
         """Whether the files are those whose digests were checked (by inode, size and time of change)."""
         try:
-            return all(self._checked.get(path) == _identity(path) for path in template.files)
+            return all(self._checked.get(path) == identity(path) for path in template.files)
         except OSError:
             return False
 
@@ -209,9 +209,9 @@ class Templates:
             return None
         for path in template.files:
             try:
-                before = _identity(path)
+                before = identity(path)
                 found = await blocking(digest, path)
-                good = found == manifest.digests.get(path.name) and _identity(path) == before
+                good = found == manifest.digests.get(path.name) and identity(path) == before
             except (OSError, BastideError):
                 good = False
             if not good:
@@ -427,7 +427,8 @@ def _in_use(directory: Path) -> bool:
     return False
 
 
-def _identity(path: Path) -> tuple[int, int, int]:
+def identity(path: Path) -> tuple[int, int, int]:
+    """What tells that a file is as it was: inode, size, time of change. Raises OSError."""
     info = path.stat()
     return info.st_ino, info.st_size, info.st_ctime_ns
 

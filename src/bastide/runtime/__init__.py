@@ -305,8 +305,9 @@ class Hotplugging(Protocol):
 class Snapshotting(Protocol):
     """Feature.SNAPSHOT and Feature.CLONE: the state of a running container, memory included."""
 
-    async def save(self, container: str, directory: Path) -> None:
-        """Write memory and disk state into `directory` while it runs; it goes on afterwards."""
+    async def save(self, container: str, directory: Path, *, lasting: bool = True) -> None:
+        """Write memory and disk state into `directory` while it runs; it goes on afterwards. What is not `lasting`
+        only this daemon can restore, sooner."""
 
     async def check_saved(self, directory: Path) -> None:
         """Raise Conflict when a saved state cannot be restored here, NotFound when there is none."""

@@ -118,6 +118,8 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         self._known: set[str] = set()
         self._used: set[tuple[Machine, Path]] = set()
         self._warming: dict[tuple[Machine, Path], asyncio.Task[None]] = {}
+        self._seen: dict[Path, saved.Seen] = {}
+        """Saved states that this daemon has written, as they were then."""
 
     def expect(self) -> None:
         """See the contract: QEMU will enter the container's cgroup, and no warm VM is made meanwhile."""
@@ -568,7 +570,7 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         agent.send(Ask.CLOCK, 0, process.clock())
         agent.send(Ask.THAW, 0)
 
-    async def save(self, container: str, directory: Path) -> None:
+    async def save(self, container: str, directory: Path, *, lasting: bool = True) -> None:
         """See Snapshotting: memory, devices and the disk as they are at one moment."""
         vm = self._vm(container)
         control = self._directory(container) / "qmp.sock"
@@ -578,7 +580,16 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         try:
             if vm.shares and agent is not None:
                 await agent.ask(Ask.FREEZE, timeout=_FREEZE_SECONDS)
-            await saved.write(control, Path(vm.upper), vm.machine, directory, paused=vm.paused, trees=vm.shares)
+            seen = await saved.write(
+                control,
+                Path(vm.upper),
+                vm.machine,
+                directory,
+                paused=vm.paused,
+                trees=vm.shares,
+                lasting=lasting,
+            )
+            self._seen = {known: files for known, files in self._seen.items() if known.exists()} | {directory: seen}
         finally:
             if agent is not None:
                 agent.send(Ask.CLOCK, 0, process.clock())
@@ -595,7 +606,7 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         root = _disks(bundle)
         _, version, _ = await self._emulators.need(architecture.find(bundle.architecture))
         await blocking(shares.check, bundle.mounts)
-        kept = await saved.read(directory, version)
+        kept = await saved.read(directory, version, self._seen.get(directory))
         wanted, trees = kept.machine, len(list(shares.binds(bundle.mounts)))
         if trees != kept.shares:
             raise Conflict(f"the saved memory knows {kept.shares} volumes, the container has {trees}")
