@@ -1,13 +1,17 @@
 /* Users and groups, looked up in the container's own files: the forms of an image's USER. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "agent.h"
 
 #define LINE 4096
+#define DATABASE (1 << 20) /* bytes that are read of a list, which the image may have filled with anything */
 
 static bool parse_id(const char *text, uint32_t *id)
 {
@@ -31,14 +35,32 @@ static int split(char *line, char **parts, int limit)
 	return count;
 }
 
+/* A list of the image's, NULL where that is no plain file: nothing else is waited for. */
+static FILE *open_database(const char *path)
+{
+	struct stat found;
+	int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	if (fd < 0)
+		return NULL;
+	if (fstat(fd, &found) == 0 && S_ISREG(found.st_mode))
+		return fdopen(fd, "r");
+	close(fd);
+	return NULL;
+}
+
+static bool next_line(FILE *file, char *line)
+{
+	return file && ftell(file) < DATABASE && fgets(line, LINE, file);
+}
+
 /* Find the user by name or number. A number needs no entry. */
 static bool find_user(const char *user, struct account *account, char *name, size_t size)
 {
 	char line[LINE], *parts[7];
 	uint32_t number = 0, uid, gid;
 	bool numeric = parse_id(user, &number), found = false;
-	FILE *file = fopen("/etc/passwd", "re");
-	while (file && !found && fgets(line, sizeof line, file)) {
+	FILE *file = open_database("/etc/passwd");
+	while (!found && next_line(file, line)) {
 		if (split(line, parts, 7) < 6 || !parse_id(parts[2], &uid) || !parse_id(parts[3], &gid))
 			continue;
 		if (strcmp(parts[0], user) != 0 && !(numeric && uid == number))
@@ -67,8 +89,8 @@ static bool find_group(const char *group, gid_t *found)
 		*found = gid;
 		return true;
 	}
-	FILE *file = fopen("/etc/group", "re");
-	while (file && !known && fgets(line, sizeof line, file)) {
+	FILE *file = open_database("/etc/group");
+	while (!known && next_line(file, line)) {
 		if (split(line, parts, 4) >= 3 && !strcmp(parts[0], group) && parse_id(parts[2], &gid)) {
 			*found = gid;
 			known = true;
@@ -93,8 +115,8 @@ static void add_memberships(const char *name, struct account *account)
 {
 	char line[LINE], *parts[4];
 	uint32_t gid;
-	FILE *file = fopen("/etc/group", "re");
-	while (file && fgets(line, sizeof line, file)) {
+	FILE *file = open_database("/etc/group");
+	while (next_line(file, line)) {
 		if (split(line, parts, 4) < 4 || !parse_id(parts[2], &gid))
 			continue;
 		for (char *member, *members = parts[3]; (member = strsep(&members, ","));)

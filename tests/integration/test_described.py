@@ -74,7 +74,8 @@ def api(daemon: Daemon) -> Iterator[Api]:
     """A daemon with a container, a network and a volume of the name `described`."""
     daemon.ok("network", "create", "described")
     daemon.ok("volume", "create", "described")
-    daemon.ok("run", "-d", "--name", "described", "busybox", "sleep", "10000")
+    # By an init, so that it ends when it is told to, however long a call would wait for that.
+    daemon.ok("run", "-d", "--init", "--name", "described", "busybox", "sleep", "10000")
     yield Api(f"unix://{daemon.socket}")
     daemon.clear()
     for noun in ("network", "volume"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import logging
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,8 @@ from bastide.model.config import Settings
 from bastide.model.container import Container
 from bastide.model.errors import BastideError
 from bastide.runtime import Reopening
+
+logger = logging.getLogger("bastide.engine")
 
 INTERVAL = 1.0
 """Seconds between two looks at the sizes: a log may exceed its limit by what is written meanwhile."""
@@ -48,15 +51,17 @@ class Rotation:
             size = log.stat().st_size
         except FileNotFoundError:
             return
-        if limits.compress and (first := _numbered(log, 1)).exists():
-            # The log is there again: the monitor writes to the one that was moved aside no more.
-            await blocking(_pack, first)
-        if 0 <= limits.size < size:
+        try:
+            if limits.compress and (first := _numbered(log, 1)).exists():
+                # The log is there again: the monitor writes to the one that was moved aside no more.
+                await blocking(_pack, first)
             runtime = self._backends.runtime(container.runtime)
-            if isinstance(runtime, Reopening):
+            if 0 <= limits.size < size and isinstance(runtime, Reopening):
                 await blocking(_move_aside, log, limits.files)
-                with suppress(BastideError):
-                    await runtime.reopen_log(container.id)
+                await runtime.reopen_log(container.id)
+        except (BastideError, OSError) as error:
+            if log.parent.exists():
+                logger.warning("log of container %s: %s", container.name, error)
 
 
 def _numbered(log: Path, number: int, packed: str = "") -> Path:
@@ -80,7 +85,11 @@ def _move_aside(log: Path, keep: int) -> None:
 def _pack(path: Path) -> None:
     """Put a packed file in the place of a file; readers see the one or the other, and what was cut off is done anew."""
     unfinished = path.with_name(f"{path.name}.part")
-    with path.open("rb") as source, gzip.open(unfinished, "wb", compresslevel=6) as target:
-        shutil.copyfileobj(source, target, 1 << 20)
+    try:
+        with path.open("rb") as source, gzip.open(unfinished, "wb", compresslevel=6) as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
     unfinished.rename(path.with_name(path.name + PACKED))
     path.unlink()

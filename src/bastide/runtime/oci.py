@@ -30,7 +30,20 @@ from bastide.model.config import Settings
 from bastide.model.container import HostConfig, Isolation
 from bastide.model.errors import BastideError, Conflict, InvalidArgument, NotFound, Unsupported
 from bastide.model.process import Bundle, DirectoryRoot, Mount, Process, Stats, TerminalSize
-from bastide.runtime import Exit, Feature, Phase, Probe, Runtime, RuntimeState, Stdio, foreground, limits, lookup, spec
+from bastide.runtime import (
+    Exit,
+    Feature,
+    Phase,
+    Probe,
+    Runtime,
+    RuntimeState,
+    Stdio,
+    foreground,
+    limits,
+    lookup,
+    spec,
+    targets,
+)
 from bastide.runtime.joining import Joining
 from bastide.runtime.monitor import Launch, Monitor, Refused, exit_code, find
 from bastide.runtime.refusals import RuntimeFailed, refusal
@@ -236,6 +249,8 @@ class OCI(Runtime):
     async def _create(self, bundle: Bundle) -> None:
         if self._host is None:
             self._host = spec.Host.detect()
+        if isinstance(bundle.root, DirectoryRoot) and bundle.mounts:
+            await blocking(targets.check, bundle.root.path, bundle.mounts)
         wanted = _with_init(bundle) if bundle.host_config.init else bundle
         if self._private:
             await self._see(wanted)

@@ -137,6 +137,8 @@ def _host_config(container: Container) -> dict[str, Any]:
             shown[name] = {} if name == "PortBindings" else []
     if host.privileged:
         return shown | {"MaskedPaths": None, "ReadonlyPaths": None}
+    if {"systempaths=unconfined", "systempaths:unconfined"} & set(host.security_opt or []):
+        return shown | {"MaskedPaths": [], "ReadonlyPaths": []}
     masked = list(MASKED_PATHS) if host.masked_paths is None else host.masked_paths
     readonly = list(READONLY_PATHS) if host.readonly_paths is None else host.readonly_paths
     return shown | {"MaskedPaths": masked, "ReadonlyPaths": readonly}
