@@ -31,6 +31,14 @@ from bastide.runtime import Feature, Runtime
 
 def check_features(host: HostConfig, config: Config, runtime: Runtime, mounts: bool) -> None:
     """Refuse by name what this wall cannot do. Raises Unsupported."""
+    modes = {
+        "--ipc": host.ipc_mode,
+        "--pid": host.pid_mode,
+        "--uts": host.uts_mode,
+        "--userns": host.userns_mode,
+        "--cgroupns": "" if host.privileged else host.cgroupns_mode,
+    }
+    shared = [f"{flag} {mode}" for flag, mode in modes.items() if mode == "host" or mode.startswith("container:")]
     wanted = {
         Feature.PRIVILEGED: host.privileged and "--privileged",
         Feature.HOST_NETWORK: host.network_mode == "host" and "--network host",
@@ -38,23 +46,14 @@ def check_features(host: HostConfig, config: Config, runtime: Runtime, mounts: b
         Feature.SYSCTLS: bool(host.sysctls) and "--sysctl",
         Feature.INIT: bool(host.init) and "--init",
         Feature.BIND_MOUNTS: mounts and "a bind mount or volume",
-        Feature.SHARED_NAMESPACES: any(
-            mode == "host" or mode.startswith("container:")
-            for mode in (
-                host.ipc_mode,
-                host.pid_mode,
-                host.uts_mode,
-                host.userns_mode,
-                "" if host.privileged else host.cgroupns_mode,
-            )
-        )
-        and "a shared namespace",
+        Feature.SHARED_NAMESPACES: shared and f"a shared namespace ({' '.join(shared)})",
     }
+    elsewhere = "leave it out or use --isolation container"
     if host.network_mode.startswith("container:") and Feature.SHARED_NAMESPACES not in runtime.features:
-        raise Unsupported(f"isolation {runtime.isolation} does not offer --network container:")
+        raise Unsupported(f"isolation {runtime.isolation} does not offer --network container:NAME: {elsewhere}")
     for feature, asked in wanted.items():
         if asked and feature not in runtime.features:
-            raise Unsupported(f"isolation {runtime.isolation} does not offer {asked}")
+            raise Unsupported(f"isolation {runtime.isolation} does not offer {asked}: {elsewhere}")
     runtime.check(host)
 
 

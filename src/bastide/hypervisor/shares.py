@@ -22,11 +22,12 @@ SAVED = "shares.saved"
 
 A server that finds one takes it up (monitor/shares_saved.c)."""
 _SUBPATH = "x-subpath="
+_CONTAINER = "use --isolation container"
 _KINDS = {
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFIFO: "a named pipe",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: ("a socket", f"reach its service by --add-host NAME:host-gateway, or {_CONTAINER}"),
+    stat.S_IFIFO: ("a named pipe", _CONTAINER),
+    stat.S_IFCHR: ("a device", _CONTAINER),
+    stat.S_IFBLK: ("a device", _CONTAINER),
 }
 
 
@@ -52,11 +53,13 @@ def check(mounts: Sequence[Mount]) -> None:
         check_propagation(mount.source, mount.propagation)
         fd = open_source(mount.source, subpath(mount))
         try:
-            kind = _KINDS.get(stat.S_IFMT(os.fstat(fd).st_mode))
+            kind, way = _KINDS.get(stat.S_IFMT(os.fstat(fd).st_mode), ("", ""))
         finally:
             os.close(fd)
         if kind:
-            raise Unsupported(f"isolation vm does not offer a bind mount of {mount.source}: it is {kind}")
+            raise Unsupported(
+                f"isolation vm does not offer a bind mount of {mount.source}: it is {kind} of the host's kernel; {way}"
+            )
 
 
 def plan(plan: Plan, mounts: Iterable[Mount]) -> None:

@@ -68,7 +68,7 @@ class Runsc(OCI, name="runsc", isolation=Isolation.GVISOR):
         }
         for name, asked in wanted.items():
             if asked:
-                raise Unsupported(f"isolation gvisor does not offer {name}")
+                raise Unsupported(f"isolation gvisor does not offer {name}: leave it out or use --isolation container")
 
     async def _create(self, bundle: Bundle) -> None:
         for mount in bundle.mounts:

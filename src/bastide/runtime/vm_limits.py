@@ -30,7 +30,7 @@ def check(host: HostConfig) -> None:
     }
     for name, asked in wanted.items():
         if asked:
-            raise Unsupported(f"isolation vm does not offer {name}")
+            raise Unsupported(f"isolation vm does not offer {name}: leave it out or use --isolation container")
     for option in host.security_opt or []:
         key, _, value = option.replace(":", "=", 1).partition("=")
         if key not in _OPTIONS:
