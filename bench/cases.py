@@ -177,7 +177,7 @@ CASES = (
         "exec CONTAINER true",
         "ms",
         (25, 5),
-        ENGINES + ("crun", "bastide vm"),
+        ENGINES + ("crun", "bastide vm", "bastide vm fixed"),
         lambda contender, _: milliseconds(contender.exec_true(contender.sleeper), contender.environment),
         prepare=_begin_sleeper,
         tidy=_end_sleeper,

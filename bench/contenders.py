@@ -378,6 +378,13 @@ class BastideVm(Contender):
         return sum(path.lstat().st_blocks * 512 for path in files)
 
 
+class BastideFixed(BastideVm):
+    """VMs that were told to put every program at the same addresses: emulators can then use a translation again."""
+
+    name = "bastide vm fixed"
+    run_flags = ("--isolation=vm", "--sysctl=kernel.randomize_va_space=0")
+
+
 class BastideForeign(BastideVm):
     """VMs for another architecture, with an image of one small program."""
 

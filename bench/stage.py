@@ -12,6 +12,7 @@ from types import TracebackType
 from bench import image
 from bench.contenders import (
     Bastide,
+    BastideFixed,
     BastideForeign,
     BastideVm,
     BastideWarm,
@@ -66,7 +67,11 @@ class Stage:
             Crun.name: [Crun(self.work / "crun")],
         }
         chosen = [peers[name] for name in PEERS if self._peers is None or name in self._peers]
-        own = (bastide, BastideVm(bastide), BastideForeign(bastide), BastideWarm(self.work / "warm", GUEST))
+        own = (
+            bastide,
+            *(kind(bastide) for kind in (BastideVm, BastideFixed, BastideForeign)),
+            BastideWarm(self.work / "warm", GUEST),
+        )
         return [*itertools.chain.from_iterable(chosen), *own]
 
     def _start(self, contender: Contender) -> None:
