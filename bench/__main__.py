@@ -22,10 +22,11 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run(options: argparse.Namespace, work: Path) -> Results:
+def run(options: argparse.Namespace, work: Path) -> tuple[Results, str]:
+    """The samples, and what ran the VMs among them."""
     chosen = [case for case in CASES if not options.case or case.name in options.case]
     with Stage(work, peers=options.peer, quick=options.quick) as stage:
-        return measure(chosen, stage, quick=options.quick)
+        return measure(chosen, stage, quick=options.quick), stage.emulator()
 
 
 def main() -> int:
@@ -39,13 +40,13 @@ def main() -> int:
             image.make()
             return namespaces.enter()
         namespaces.settle()
-        results = run(options, work)
+        results, emulator = run(options, work)
     except BenchError as error:
         sys.stderr.write(f"bench: {error}\n")
         return 1
     except KeyboardInterrupt:
         return 130
-    report.show(results)
+    report.show(results, emulator)
     if options.json:
         options.json.write_bytes(report.encode(results))
     return 0

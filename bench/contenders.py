@@ -337,6 +337,14 @@ class Bastide(Contender):
     def serves(self) -> bool:
         return self.socket.exists()
 
+    def emulator(self) -> str:
+        """What runs its VMs, as the templates that it made tell; empty when it made none."""
+        for manifest in self.folder.glob("data/templates/*/manifest"):
+            machine = json.loads(manifest.read_bytes())["machine"]
+            if not machine.get("architecture", "amd64").startswith("arm"):
+                return f"QEMU {'.'.join(map(str, machine['version']))} with {machine['accelerator'].upper()}"
+        return ""
+
     def stop(self) -> None:
         self.daemon.stop()
 

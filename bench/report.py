@@ -17,11 +17,12 @@ WIDTH = 150
 """Columns of the tables where nobody told how many there are."""
 
 
-def show(results: Results) -> None:
-    """Print the figures of every contender, then what was to be reached."""
+def show(results: Results, emulator: str) -> None:
+    """Print the figures of every contender, then what was to be reached; `emulator` is what ran the VMs, if any."""
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     console.print(
-        f"Linux {platform.release()}, {platform.machine()}; median (quartiles), x is the ratio to {REFERENCE}"
+        f"Linux {platform.release()}, {platform.machine()}{emulator and f'; VMs by {emulator}'}; median (quartiles), "
+        f"x is the ratio to {REFERENCE}"
     )
     console.print(_figures(results))
     console.print(_goals(results))

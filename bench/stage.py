@@ -57,6 +57,10 @@ class Stage:
     ) -> None:
         self._ends.close()
 
+    def emulator(self) -> str:
+        """What ran the VMs that were measured; empty when there were none."""
+        return next((one.emulator() for one in self.contenders if type(one) is Bastide), "")
+
     def _candidates(self) -> list[Contender]:
         bastide = Bastide(self.work / "bastide", GUEST)
         docker = Docker(self.work / "docker")
