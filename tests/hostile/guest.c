@@ -16,7 +16,7 @@
 #define REGULAR '0'
 #define SYMLINK '2'
 
-void __real_process_exec(uint32_t stream, const uint8_t *bytes, size_t length);
+void __real_process_exec(uint32_t stream, uint8_t *bytes, size_t length);
 size_t __real_system_stats(char *text, size_t size);
 void __real_shares_boot(int port);
 
@@ -157,10 +157,12 @@ static void lie(uint32_t stream, char **args)
 	tell(&agent_port, G_EXIT, 0, stream, 8, 8);
 }
 
-void __wrap_process_exec(uint32_t stream, const uint8_t *bytes, size_t length)
+void __wrap_process_exec(uint32_t stream, uint8_t *bytes, size_t length)
 {
 	struct spec spec;
-	if (!spec_parse(&spec, bytes, length))
+	/* Parsing is done in place, and the real agent will do it again. */
+	uint8_t *copy = malloc(length);
+	if (!copy || !spec_parse(&spec, memcpy(copy, bytes, length), length))
 		return;
 	if (spec.builtin && *kind) {
 		lie(stream, spec.args);
@@ -170,7 +172,7 @@ void __wrap_process_exec(uint32_t stream, const uint8_t *bytes, size_t length)
 	} else {
 		__real_process_exec(stream, bytes, length);
 	}
-	spec_free(&spec);
+	free(copy);
 }
 
 size_t __wrap_system_stats(char *text, size_t size)
