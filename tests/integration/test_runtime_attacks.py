@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import http.client
 import json
 import os
 import shutil
@@ -215,8 +216,12 @@ def test_links_that_are_swapped_while_files_are_copied(clean: Daemon, api: Api, 
         done = clean.cli("cp", "swap:/d/a/secret", "-")
         assert "host" not in done.stdout
         clean.cli("cp", str(source), f"swap:/d/a/p{number}")
-        answer = api("GET", "/containers/swap/archive?path=/d/a/")
-        assert b"host" not in answer.body or answer.status >= 400
+        try:
+            body = api("GET", "/containers/swap/archive?path=/d/a/").body
+        except http.client.IncompleteRead as cut:
+            # What went away while it was packed ends the stream short of its end, so that nobody takes it for whole.
+            body = cut.partial
+        assert b"host\0" not in body
     assert sorted(path.name for path in tmp_path.iterdir()) == ["secret", "source", "target"]
     assert secret.read_text() == "host"
 
