@@ -200,11 +200,11 @@ def test_a_daemon_that_is_killed_while_files_are_put_into_a_stopped_vm(daemon: D
         tar.addfile(tarfile.TarInfo("first"))
     copying.stdin.write(whole.getvalue()[:512])
     copying.stdin.flush()
-    until(lambda: list((daemon.run_root / "qemu" / "bundles").iterdir()))
+    until(lambda: list((daemon.run_root / "qemu" / "bundles").glob("*")))
     daemon.stop(signal.SIGKILL)
     copying.stdin.close()
     copying.wait()
     daemon.start()
     assert daemon.inspect("box")["State"]["Status"] == "created"
-    until(lambda: not list((daemon.run_root / "qemu" / "bundles").iterdir()))
+    until(lambda: not list((daemon.run_root / "qemu" / "bundles").glob("*")))
     assert daemon.cli("start", "-a", "box").returncode == 0
