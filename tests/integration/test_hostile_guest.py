@@ -193,7 +193,7 @@ def test_output_without_end_is_rotated_away(hostile: Daemon) -> None:
             attacking.communicate(timeout=120)
         assert not attacking.returncode
         log = Path(hostile.inspect("evil")["LogPath"])
-        # Sizes are looked at each second.
+        # Sizes are looked at a moment later.
         until(lambda: log.exists() and log.stat().st_size <= 1 << 20)
         assert len(list(log.parent.glob(f"{log.name}*"))) == 2
 

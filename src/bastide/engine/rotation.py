@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import logging
 import shutil
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,8 +24,11 @@ from bastide.runtime import Reopening
 
 logger = logging.getLogger("bastide.engine")
 
-INTERVAL = 1.0
-"""Seconds between two looks at the sizes: a log may exceed its limit by what is written meanwhile."""
+INTERVAL = 0.25
+"""Seconds between two looks at the sizes, where no log is about to be full: by what is written in them a log may exceed
+its limit at first."""
+SHORTEST = 0.02
+"""Seconds between two looks at logs that are flooded."""
 
 
 class Rotation:
@@ -32,36 +36,58 @@ class Rotation:
 
     def __init__(self, settings: Settings, ledger: Ledger, backends: Backends, tasks: Tasks) -> None:
         self._settings, self._ledger, self._backends, self._tasks = settings, ledger, backends, tasks
+        self._seen: dict[str, tuple[float, int]] = {}
+        """When a container's log was looked at, and its size then."""
 
     def begin(self) -> None:
         """Look from now on."""
         self._tasks.spawn(self._watch(), "log rotation")
 
     async def _watch(self) -> None:
+        pause = INTERVAL
         while True:
-            await asyncio.sleep(INTERVAL)
-            for container in self._ledger.all():
-                if container.state.running:
-                    await self._look(container)
+            await asyncio.sleep(pause)
+            running = [container for container in self._ledger.all() if container.state.running]
+            pause = min([INTERVAL, *[await self._look(container) for container in running]])
+            present = {container.id for container in running}
+            self._seen = {key: seen for key, seen in self._seen.items() if key in present}
 
-    async def _look(self, container: Container) -> None:
+    async def _look(self, container: Container) -> float:
+        """Rotate its log where that is due; gives the seconds until it may be again."""
         log = bundles.Paths(self._settings, container.id).log
         limits = log_options.limits(container.host_config.log_config, self._settings.log_max_size)
         try:
             size = log.stat().st_size
         except FileNotFoundError:
-            return
+            # The monitor has not opened a new one yet, or there is none.
+            return SHORTEST if self._seen.pop(container.id, None) else INTERVAL
+        when, before = self._seen.get(container.id, (0.0, size))
+        now = time.monotonic()
+        rate = max(size - before, 0) / max(now - when, SHORTEST)
         try:
             if limits.compress and (first := _numbered(log, 1)).exists():
                 # The log is there again: the monitor writes to the one that was moved aside no more.
                 await blocking(_pack, first)
             runtime = self._backends.runtime(container.runtime)
-            if 0 <= limits.size < size and isinstance(runtime, Reopening):
+            if not isinstance(runtime, Reopening):
+                return INTERVAL
+            if 0 <= limits.size < size:
                 await blocking(_move_aside, log, limits.files)
                 await runtime.reopen_log(container.id)
+                size = 0
         except (BastideError, OSError) as error:
             if log.parent.exists():
                 logger.warning("log of container %s: %s", container.name, error)
+            return INTERVAL
+        self._seen[container.id] = (now, size)
+        return until_full(limits.size, size, rate)
+
+
+def until_full(limit: int, size: int, rate: float) -> float:
+    """Seconds that a log of `size` bytes which grows by `rate` a second can be left alone; `limit` below 0: always."""
+    if limit < 0 or not rate:
+        return INTERVAL
+    return min(INTERVAL, max(SHORTEST, (limit - size) / rate))
 
 
 def _numbered(log: Path, number: int, packed: str = "") -> Path:

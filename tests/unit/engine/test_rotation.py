@@ -42,6 +42,21 @@ async def test_as_many_as_are_kept(log: Path, keep: int, packed: bool) -> None:
     assert await text(log, LogQuery(tail=2)) == b"".join(expected[-2:])
 
 
+@pytest.mark.parametrize(
+    ("limit", "size", "rate", "seconds"),
+    [
+        (-1, 1 << 40, 1e9, rotation.INTERVAL),
+        (1000, 100, 0, rotation.INTERVAL),
+        (1000, 100, 10, rotation.INTERVAL),
+        (1000, 100, 9000, 0.1),
+        (1000, 100, 1e9, rotation.SHORTEST),
+        (1000, 5000, 10, rotation.SHORTEST),
+    ],
+)
+def test_a_log_that_is_flooded_is_looked_at_sooner(limit: int, size: int, rate: float, seconds: float) -> None:
+    assert rotation.until_full(limit, size, rate) == pytest.approx(seconds)
+
+
 async def test_a_packing_that_was_cut_off(log: Path) -> None:
     """SIGKILL amid a packing, and between its end and the removal of what was packed."""
     first = log.with_name("container.log.1")
