@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -116,6 +117,37 @@ def test_the_size_of_a_terminal(docker: Docker) -> None:
 
     heard = Heard(docker, work, "--filter", "container=term")
     assert heard.attributes("resize") == CONTAINER | {"height", "width"}
+
+
+def test_attaching_and_letting_go(docker: Docker) -> None:
+    """By the keys for it, which docker's own command line keeps for itself."""
+
+    def work() -> None:
+        docker("run", "-dit", "--name", "shown", "busybox", "sh", "-c", "while :; do echo tick; sleep 0.1; done")
+        with socket.socket(socket.AF_UNIX) as raw:
+            raw.settimeout(30)
+            raw.connect(docker.host.removeprefix("unix://"))
+            path = "/v1.41/containers/shown/attach?stream=1&stdin=1&stdout=1"
+            head = f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
+            raw.sendall(head.encode() + b"Content-Length: 0\r\n\r\n")
+            seen = b""
+            while b"tick" not in seen:
+                seen += raw.recv(4096) or pytest.fail(f"{seen!r}")
+            raw.sendall(b"\x10\x11")
+            while raw.recv(4096):
+                pass
+
+    heard = Heard(docker, work, "--filter", "container=shown")
+    assert [action for action in heard.of("container") if "tach" in action] == ["attach", "detach"]
+    assert heard.attributes("attach") == heard.attributes("detach") == CONTAINER
+
+
+def test_want_of_memory(docker: Docker) -> None:
+    limits = ("--memory", "32m", "--memory-swap", "32m")
+    heard = Heard(docker, lambda: docker("run", "--name", "hog", *limits, "busybox", "tail", "/dev/zero", code=137))
+    actions = heard.of("container")
+    assert actions.index("oom") < actions.index("die")
+    assert heard.attributes("oom") == CONTAINER
 
 
 def test_health(docker: Docker) -> None:
