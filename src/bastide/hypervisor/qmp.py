@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from qemu.qmp import EventListener, QMPClient
+from qemu.qmp import EventListener, QMPClient, Runstate
 from qemu.qmp.error import QMPError
 
 from bastide.model.errors import HostError, NotFound, Unavailable
@@ -107,8 +107,8 @@ class Monitor:
     async def _saved(self, events: EventListener) -> None:
         try:
             async with asyncio.timeout(_TIMEOUT):
-                async for event in events:
-                    data: Any = event["data"]
+                while True:
+                    data: Any = (await self._next(events))["data"]
                     status = data["status"]
                     if status == "completed":
                         return
@@ -118,7 +118,21 @@ class Monitor:
                         raise Unavailable(f"QEMU could not save the virtual machine's state: {why}")
         except TimeoutError as error:
             raise Unavailable("QEMU did not save the virtual machine's state in time") from error
-        raise Unavailable("QEMU ended while it saved the virtual machine's state")
+
+    async def _next(self, events: EventListener) -> Any:
+        """The next event; a listener itself does not notice that the connection has ended."""
+        event = asyncio.ensure_future(events.get())
+        ended = asyncio.ensure_future(self._client.runstate_changed())
+        try:
+            if self._client.runstate is Runstate.RUNNING:
+                await asyncio.wait((event, ended), return_when=asyncio.FIRST_COMPLETED)
+            if event.done():
+                return event.result()
+            raise Unavailable("QEMU ended while it saved the virtual machine's state")
+        finally:
+            event.cancel()
+            ended.cancel()
+            await asyncio.gather(event, ended, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager
