@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.living import Daemon, busybox_archive
+from tests.living import Daemon, busybox_archive, serving
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -34,13 +34,8 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
 def daemon() -> Iterator[Daemon]:
     """A running daemon with the image `busybox` in it, shared by a whole run."""
     assert os.geteuid() == 0, "integration tests start a real daemon: run them as root"
-    made = Daemon("it", "10.99.0.0/16", "10.101.0.0/16")
-    try:
-        made.start()
-        made.ok("load", "--input", str(busybox_archive(made.base / "busybox.tar")))
+    with serving("it", "10.99.0.0/16", "10.101.0.0/16") as made:
         yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture

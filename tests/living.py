@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -14,7 +15,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +198,18 @@ class Daemon:
         for device in links():
             if device == self.settings["bridge"]:
                 subprocess.run(["ip", "link", "delete", device], check=False, capture_output=True)
+
+
+@contextlib.contextmanager
+def serving(tag: str, subnet: str, pools: str, **settings: str) -> Iterator[Daemon]:
+    """A daemon, for as long as the block lasts, that has the image `busybox`."""
+    made = Daemon(tag, subnet, pools, **settings)
+    try:
+        made.start()
+        made.ok("load", "--input", str(busybox_archive(made.base / "busybox.tar")))
+        yield made
+    finally:
+        made.close()
 
 
 def links() -> list[str]:

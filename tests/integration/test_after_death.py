@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from tests.living import Daemon, busybox_archive, mounts_below, processes_with
+from tests.living import Daemon, mounts_below, processes_with, serving
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -18,13 +18,8 @@ pytestmark = pytest.mark.timeout(300)
 @pytest.fixture
 def victim() -> Iterator[Daemon]:
     """A daemon of its own, to be killed."""
-    made = Daemon("ad", "10.97.0.0/16", "10.96.0.0/16")
-    try:
-        made.start()
-        made.ok("load", "--input", str(busybox_archive(made.base / "busybox.tar")))
+    with serving("ad", "10.97.0.0/16", "10.96.0.0/16") as made:
         yield made
-    finally:
-        made.close()
 
 
 def until(condition: Callable[[], object], what: str, seconds: float = 60) -> None:

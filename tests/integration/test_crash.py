@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.living import CLI, Daemon, busybox_archive, links, mounts_below, processes_with
+from tests.living import CLI, Daemon, busybox_archive, links, mounts_below, processes_with, serving
 from tests.registry import Registry
 
 ROUNDS = int(os.environ.get("BASTIDE_CRASH_ROUNDS", "100"))
@@ -20,13 +20,8 @@ ROUNDS = int(os.environ.get("BASTIDE_CRASH_ROUNDS", "100"))
 @pytest.fixture
 def victim() -> Iterator[Daemon]:
     """A daemon of its own, to be killed."""
-    made = Daemon("cr", "10.98.0.0/16", "10.102.0.0/16", prepared_namespaces="2")
-    try:
-        made.start()
-        made.ok("load", "--input", str(busybox_archive(made.base / "busybox.tar")))
+    with serving("cr", "10.98.0.0/16", "10.102.0.0/16", prepared_namespaces="2") as made:
         yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture

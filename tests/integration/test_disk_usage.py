@@ -10,19 +10,14 @@ from typing import Any
 import pytest
 from tests.building import build
 from tests.clients.raw import Api
-from tests.living import Daemon, busybox_archive
+from tests.living import Daemon, serving
 from tests.registry import Registry, Remote
 
 
 @pytest.fixture
 def engine() -> Iterator[Daemon]:
-    made = Daemon("du", "10.95.0.0/16", "10.105.0.0/16", prepared_namespaces="0")
-    try:
-        made.start()
-        made.ok("load", "-i", str(busybox_archive(made.base / "busybox.tar")))
+    with serving("du", "10.95.0.0/16", "10.105.0.0/16", prepared_namespaces="0") as made:
         yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture

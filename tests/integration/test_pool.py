@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from tests.living import Daemon, busybox_archive, links, processes_with
+from tests.living import Daemon, links, processes_with, serving
 
 pytestmark = pytest.mark.timeout(240)
 RANDOM = "/proc/sys/kernel/random"
@@ -18,13 +18,8 @@ RANDOM = "/proc/sys/kernel/random"
 @pytest.fixture
 def warm() -> Iterator[Daemon]:
     """A daemon of its own that has a pool."""
-    made = Daemon("wa", "10.96.0.0/16", "10.104.0.0/16", pool_memory=str(512 << 20))
-    try:
-        made.start()
-        made.ok("load", "--input", str(busybox_archive(made.base / "busybox.tar")))
+    with serving("wa", "10.96.0.0/16", "10.104.0.0/16", pool_memory=str(512 << 20)) as made:
         yield made
-    finally:
-        made.close()
 
 
 def state(daemon: Daemon) -> dict[str, Any]:
