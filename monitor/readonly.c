@@ -1,7 +1,8 @@
-/* Preloaded into QEMU before 8.2, which opens its RAM file for writing although it maps it privately.
+/* Preloaded into QEMU, which opens its RAM file for writing although it maps it privately.
  * The file is the template that all clones share: their uid may not write it, so that open fails.
  * An open for reading and writing of an inherited descriptor that is refused is repeated for reading.
- * Pages that the guest has freed are to be cut out of the file first, then of the mapping: the first is left out. */
+ * Pages that the guest has freed are to be cut out of the file first, then of the mapping: the first is left out.
+ * QEMU from 8.2 on can be told to map a file that it only reads (`rom=off`), and then gives no freed page back. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>

@@ -19,8 +19,6 @@ _LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache")
 _FIRMWARE = ("/usr/share/qemu", "/usr/share/seabios")
 _VIEW = tuple(map(Path, _LIBRARIES + _FIRMWARE))
 """What QEMU sees of the host's files, beside its program."""
-_SHARED_READONLY = (8, 2)
-"""First version whose memory-backend-file maps a read-only file privately writable (`rom=off`)."""
 
 
 class Machine(Struct, frozen=True, kw_only=True):
@@ -46,11 +44,6 @@ class Boot(Struct, frozen=True, kw_only=True):
     kernel: Path
     initramfs: Path
     tsc: int = 0
-
-
-def maps_readonly(machine: Machine) -> bool:
-    """Whether this QEMU maps a file privately that it may only read."""
-    return machine.version >= _SHARED_READONLY
 
 
 def kernel_command_line(machine: Machine, boot: Boot) -> str:
@@ -87,20 +80,16 @@ def _processor(machine: Machine) -> list[str]:
 
 
 def _memory(machine: Machine, ram: int | None, *, shared: bool) -> list[str]:
-    words = f"memory-backend-file,id=ram,size={machine.memory},mem-path=/proc/self/fd/{ram}"
-    if ram is None:
-        words = f"memory-backend-ram,id=ram,size={machine.memory}"
-    elif shared:
-        words += ",share=on"
-    else:
-        words += ",share=off" + (",readonly=on,rom=off" if maps_readonly(machine) else "")
+    words = f"memory-backend-ram,id=ram,size={machine.memory}"
+    if ram is not None:
+        words = f"memory-backend-file,id=ram,size={machine.memory},mem-path=/proc/self/fd/{ram}"
+        words += ",share=on" if shared else ",share=off"
     return [*("-object", words), *("-m", f"{machine.memory}B")]
 
 
-def _balloon(machine: Machine) -> list[str]:
-    """What the guest frees goes back to the host, except where QEMU itself refuses to give up private pages of a file
-    that it may only read."""
-    return [] if maps_readonly(machine) else ["-device", "virtio-balloon-device,free-page-reporting=on"]
+def _balloon() -> list[str]:
+    """What the guest frees goes back to the host; from a private mapping with `monitor/readonly.c`'s help."""
+    return ["-device", "virtio-balloon-device,free-page-reporting=on"]
 
 
 def _serial(plan: Plan) -> list[str]:
@@ -218,7 +207,7 @@ def describe(
         *_serial(plan),
         *_disks(plan.read(base), plan.write(upper), exchangeable=exchangeable),
         *_nics(machine, [plan.tap(name) for name in taps]),
-        *_balloon(machine),
+        *_balloon(),
     )
     if boot:
         kernel, initramfs = plan.read(boot.kernel), plan.read(boot.initramfs)

@@ -293,8 +293,7 @@ class Pool:
             disks.placeholder(own / "upper", disks.UPPER_SIZE)
         else:
             await blocking(disks.copy_sparse, template.upper, own / "upper")
-        if not machine.maps_readonly(kind.machine):
-            plan.preload(self._settings.guest_root / "readonly.so")
+        plan.preload(self._settings.guest_root / "readonly.so")
         plan.leash()
         plan.keep(Path("keep.sock"))
         plan.vendor(Path("agent.sock"))

@@ -315,8 +315,7 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         assert isinstance(root, DiskRoot)
         uid = self._uids.take(bundle.id)
         plan = self._plan(bundle, uid, wanted)
-        if not machine.maps_readonly(wanted):
-            plan.preload(self.settings.guest_root / "readonly.so")
+        plan.preload(self.settings.guest_root / "readonly.so")
         if ram is None:
             plan.resync()
         taps = [link.device for link in bundle.networking.interfaces]
