@@ -5,12 +5,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "agent.h"
 
-#define LINE 4096
 #define DATABASE (1 << 20) /* bytes that are read of a list, which the image may have filled with anything */
 
 static bool parse_id(const char *text, uint32_t *id)
@@ -28,39 +26,48 @@ static bool parse_id(const char *text, uint32_t *id)
 static int split(char *line, char **parts, int limit)
 {
 	int count = 0;
-	line[strcspn(line, "\n")] = 0;
 	for (char *at = line; at && count < limit; count++) {
 		parts[count] = strsep(&at, ":");
 	}
 	return count;
 }
 
-/* A list of the image's, NULL where that is no plain file: nothing else is waited for. */
-static FILE *open_database(const char *path)
+/* What the image's list holds; lines are taken off it with next_line. Empty where there is none. Nothing is waited
+ * for, whatever kind of file the path leads to.
+ *
+ * One read into memory that is there: what stdio asks for besides (the size, a position, memory and its end) costs an
+ * emulator that has just begun more than all else here. */
+static char *read_database(const char *path)
 {
-	struct stat found;
+	static char text[DATABASE + 1];
+	size_t length = 0;
+	ssize_t count;
 	int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-	if (fd < 0)
-		return NULL;
-	if (fstat(fd, &found) == 0 && S_ISREG(found.st_mode))
-		return fdopen(fd, "r");
-	close(fd);
-	return NULL;
+	if (fd >= 0) {
+		while (length < DATABASE && (count = read(fd, text + length, DATABASE - length)) > 0)
+			length += (size_t)count;
+		close(fd);
+	}
+	/* A line that is cut short says something else than the whole one. */
+	while (length == DATABASE && length && text[length - 1] != '\n')
+		length--;
+	text[length] = 0;
+	return text;
 }
 
-static bool next_line(FILE *file, char *line)
+/* The next line without its end, NULL after the last. */
+static char *next_line(char **text)
 {
-	return file && ftell(file) < DATABASE && fgets(line, LINE, file);
+	return *text && **text ? strsep(text, "\n") : NULL;
 }
 
 /* Find the user by name or number. A number needs no entry. */
 static bool find_user(const char *user, struct account *account, char *name, size_t size)
 {
-	char line[LINE], *parts[7];
+	char *line, *parts[7], *text = read_database("/etc/passwd");
 	uint32_t number = 0, uid, gid;
 	bool numeric = parse_id(user, &number), found = false;
-	FILE *file = open_database("/etc/passwd");
-	while (!found && next_line(file, line)) {
+	while (!found && (line = next_line(&text))) {
 		if (split(line, parts, 7) < 6 || !parse_id(parts[2], &uid) || !parse_id(parts[3], &gid))
 			continue;
 		if (strcmp(parts[0], user) != 0 && !(numeric && uid == number))
@@ -71,8 +78,6 @@ static bool find_user(const char *user, struct account *account, char *name, siz
 		snprintf(name, size, "%s", parts[0]);
 		found = true;
 	}
-	if (file)
-		fclose(file);
 	if (!found && numeric) {
 		account->uid = number;
 		return true;
@@ -82,23 +87,20 @@ static bool find_user(const char *user, struct account *account, char *name, siz
 
 static bool find_group(const char *group, gid_t *found)
 {
-	char line[LINE], *parts[4];
+	char *line, *parts[4], *text;
 	uint32_t gid;
-	bool known = false;
 	if (parse_id(group, &gid)) {
 		*found = gid;
 		return true;
 	}
-	FILE *file = open_database("/etc/group");
-	while (!known && next_line(file, line)) {
+	text = read_database("/etc/group");
+	while ((line = next_line(&text))) {
 		if (split(line, parts, 4) >= 3 && !strcmp(parts[0], group) && parse_id(parts[2], &gid)) {
 			*found = gid;
-			known = true;
+			return true;
 		}
 	}
-	if (file)
-		fclose(file);
-	return known;
+	return false;
 }
 
 static void add_group(struct account *account, gid_t gid)
@@ -113,18 +115,15 @@ static void add_group(struct account *account, gid_t gid)
 /* The groups that list the user as a member. */
 static void add_memberships(const char *name, struct account *account)
 {
-	char line[LINE], *parts[4];
+	char *line, *parts[4], *text = read_database("/etc/group");
 	uint32_t gid;
-	FILE *file = open_database("/etc/group");
-	while (next_line(file, line)) {
+	while ((line = next_line(&text))) {
 		if (split(line, parts, 4) < 4 || !parse_id(parts[2], &gid))
 			continue;
 		for (char *member, *members = parts[3]; (member = strsep(&members, ","));)
 			if (!strcmp(member, name))
 				add_group(account, gid);
 	}
-	if (file)
-		fclose(file);
 }
 
 /* Fill `account` for `user[:group]` and further groups (joined by NUL). Gives an error's text. */

@@ -187,6 +187,7 @@ bool rehearsing(char **argv);
 int rehearse(char **args);
 
 /* identity.c */
+void identity_boot(void);
 void identity_seed(const uint8_t *bytes, size_t length);
 void identity_time(uint64_t nanoseconds);
 

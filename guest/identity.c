@@ -11,6 +11,14 @@
 
 #define SEED_LIMIT 512
 
+static int generator = -1;
+
+/* Hold the device: a clone need not look for it. */
+void identity_boot(void)
+{
+	generator = open("/dev/urandom", O_RDWR | O_CLOEXEC);
+}
+
 /* Mix the host's bytes in as entropy and make the generator use them at once (random(4)). */
 void identity_seed(const uint8_t *bytes, size_t length)
 {
@@ -18,16 +26,14 @@ void identity_seed(const uint8_t *bytes, size_t length)
 		struct rand_pool_info info;
 		uint8_t bytes[SEED_LIMIT];
 	} pool;
-	int fd = open("/dev/urandom", O_RDWR | O_CLOEXEC);
 	if (length > SEED_LIMIT)
 		length = SEED_LIMIT;
 	pool.info.entropy_count = (int)length * 8;
 	pool.info.buf_size = (int)length;
 	memcpy(pool.info.buf, bytes, length);
-	if (fd < 0 || ioctl(fd, RNDADDENTROPY, &pool) < 0 || ioctl(fd, RNDRESEEDCRNG) < 0)
+	if (ioctl(generator, RNDADDENTROPY, &pool) < 0 || ioctl(generator, RNDRESEEDCRNG) < 0)
 		die("cannot seed the random number generator");
 	explicit_bzero(&pool, sizeof pool);
-	close(fd);
 }
 
 void identity_time(uint64_t nanoseconds)

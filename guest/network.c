@@ -30,7 +30,7 @@ static int netlink = -1;
 /* The interfaces that the host calls NIC 0 and so on; `index` 0: there is none. */
 static struct {
 	int index;
-	bool connected;
+	bool connected, up;
 	char name[IFNAMSIZ];
 } nics[MAX_NICS];
 
@@ -69,8 +69,10 @@ static struct request link_request(int index)
 	return request;
 }
 
+enum state { DOWN, UP, AS_IT_IS };
+
 /* All at once: its name, MAC and MTU where they are given, and whether it is up. */
-static int set_link(int index, const char *name, const char *mac, unsigned mtu, bool up)
+static int set_link(int index, const char *name, const char *mac, unsigned mtu, enum state state)
 {
 	struct request request = link_request(index);
 	unsigned part[6];
@@ -84,22 +86,22 @@ static int set_link(int index, const char *name, const char *mac, unsigned mtu, 
 		attribute(&request, IFLA_MTU, &mtu, sizeof mtu);
 	if (name)
 		attribute(&request, IFLA_IFNAME, name, strlen(name) + 1);
-	request.link.ifi_change = IFF_UP;
-	request.link.ifi_flags = up ? IFF_UP : 0;
+	request.link.ifi_change = state == AS_IT_IS ? 0 : IFF_UP;
+	request.link.ifi_flags = state == UP ? IFF_UP : 0;
 	return talk(&request);
 }
 
 static int rename_nic(unsigned number, const char *name)
 {
 	snprintf(nics[number].name, IFNAMSIZ, "%s", name);
-	return set_link(nics[number].index, name, NULL, 0, false);
+	return set_link(nics[number].index, name, NULL, 0, DOWN);
 }
 
 /* Loopback up; the host's NICs, known by the MAC 02:00:00:00:00:NN that the template gives them, are named nicNN. */
 void network_boot(void)
 {
 	struct if_nameindex *list, *at;
-	set_link(if_nametoindex("lo"), NULL, NULL, 0, true);
+	set_link(if_nametoindex("lo"), NULL, NULL, 0, UP);
 	write_file("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
 	write_file("/proc/sys/net/ipv4/ping_group_range", "0 2147483647");
 	list = if_nameindex();
@@ -126,7 +128,7 @@ void network_boot(void)
 	/* What nearly every container has, without an address as yet: queues and settings of an interface are made when
 	 * it is named and brought up. */
 	if (nics[0].index && rename_nic(0, "eth0") == 0)
-		set_link(nics[0].index, NULL, NULL, 0, true);
+		nics[0].up = set_link(nics[0].index, NULL, NULL, 0, UP) == 0;
 }
 
 /* `10.0.0.2/16` or `fd00::2/64` into bytes; the family, or 0. */
@@ -212,9 +214,9 @@ static int disconnect(unsigned number)
 	write_file(path, "1");
 	snprintf(idle, sizeof idle, "nic%u", number);
 	/* Down before it is renamed. */
-	if (set_link(nics[number].index, NULL, NULL, 0, false) < 0 || rename_nic(number, idle) < 0)
+	if (set_link(nics[number].index, NULL, NULL, 0, DOWN) < 0 || rename_nic(number, idle) < 0)
 		return -1;
-	nics[number].connected = false;
+	nics[number].connected = nics[number].up = false;
 	return 0;
 }
 
@@ -224,10 +226,17 @@ static int connect_nic(unsigned number, const char *name, const char *mac, unsig
 	int index = nics[number].index;
 	if (disconnect(number) < 0)
 		return -1;
-	if (strcmp(nics[number].name, name) != 0 && (set_link(index, NULL, NULL, 0, false) < 0 || rename_nic(number, name) < 0))
-		return -1;
+	if (strcmp(nics[number].name, name) != 0) {
+		if (set_link(index, NULL, NULL, 0, DOWN) < 0 || rename_nic(number, name) < 0)
+			return -1;
+		nics[number].up = false;
+	}
 	nics[number].connected = true;
-	return set_link(index, NULL, mac, mtu, true);
+	/* Flags that stay as they are need not be asked for: the device is told of them again, filters and all. */
+	if (set_link(index, NULL, mac, mtu, nics[number].up ? AS_IT_IS : UP) < 0)
+		return -1;
+	nics[number].up = true;
+	return 0;
 }
 
 static const char *failed(char *error, size_t size, const char *what, const char *value)

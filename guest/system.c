@@ -33,6 +33,20 @@ struct walls system_walls;
 
 static bool mounted, discard, has_disks;
 
+/* Files of the container's that the host fills: which field is which, and whether there is something in it. */
+static struct file {
+	unsigned tag;
+	const char *name;
+	int fd;
+	bool filled;
+} files[] = {
+	{.tag = F_HOSTS, .name = "hosts"},
+	{.tag = F_HOSTNAME_FILE, .name = "hostname"},
+	{.tag = F_RESOLV, .name = "resolv.conf"},
+	{.tag = F_MACHINE_ID, .name = "machine-id"},
+	{.name = NULL},
+};
+
 int write_file(const char *path, const char *text)
 {
 	int fd = open(path, O_WRONLY | O_CLOEXEC | O_CREAT | O_TRUNC, 0644);
@@ -197,6 +211,17 @@ static void find_disks(void)
 		closedir(directory);
 }
 
+/* Make the files that the host fills, and hold them: a clone need not look for them. */
+static void make_files(void)
+{
+	char path[64];
+	mkdir(FILES, 0755);
+	for (int i = 0; files[i].name; i++) {
+		snprintf(path, sizeof path, FILES "/%s", files[i].name);
+		must(files[i].fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644), path);
+	}
+}
+
 /* Everything that can be done before it is known which container this will be. */
 void system_boot(void)
 {
@@ -215,13 +240,16 @@ void system_boot(void)
 		close(console);
 	load_modules();
 	must(mount("tmpfs", "/run", "tmpfs", 0, "mode=755"), "/run");
-	mkdir(FILES, 0755);
+	make_files();
 	mkdir(TREE "/dev", 0755);
 	mkdir(TREE "/sys", 0755);
 	make_dev();
 	make_sys();
 	find_disks();
+	identity_boot();
 	network_boot();
+	/* Nobody waits for memory in large pieces, and looking for them twice a second wakes every idle VM. */
+	write_file("/proc/sys/vm/compaction_proactiveness", "0");
 	umask(022);
 }
 
@@ -238,14 +266,22 @@ static int place(const char *source, const char *target, unsigned long flags)
 	return result;
 }
 
-/* Bind one of the files that the host writes over the image's own; its content may come later. */
+static void save_file(unsigned tag, const struct field_value *value)
+{
+	const char *text = field_text(value);
+	struct file *file = files;
+	while (file->tag != tag)
+		file++;
+	if (file->filled && ftruncate(file->fd, 0) < 0)
+		return;
+	file->filled = pwrite(file->fd, text, strlen(text), 0) > 0;
+}
+
+/* Bind one of the files that the host fills over the image's own. */
 static void place_file(const char *name, const char *target)
 {
 	char path[32], source[64];
 	snprintf(source, sizeof source, FILES "/%s", name);
-	int file = open(source, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
-	if (file >= 0)
-		close(file);
 	int fd = open_in_root(target, O_PATH, false);
 	if (fd < 0) {
 		int made = open_in_root("/etc", O_PATH | O_DIRECTORY, true);
@@ -405,13 +441,6 @@ static void set_shm_size(uint64_t size)
 	mount("shm", ROOT "/dev/shm", "tmpfs", MS_REMOUNT | MS_NOSUID | MS_NODEV | MS_NOEXEC, options);
 }
 
-static void save_file(const char *name, const struct field_value *value)
-{
-	char path[64];
-	snprintf(path, sizeof path, FILES "/%s", name);
-	write_file(path, field_text(value));
-}
-
 /* What is done as soon as the field is read: identity and contents of files. */
 static const char *apply(const struct field_value *value, char *error, size_t size)
 {
@@ -421,10 +450,10 @@ static const char *apply(const struct field_value *value, char *error, size_t si
 	case F_TIME: identity_time(field_u64(value)); break;
 	case F_HOSTNAME: failure = sethostname((const char *)value->bytes, value->length) < 0 ? "hostname" : NULL; break;
 	case F_DOMAINNAME: failure = setdomainname((const char *)value->bytes, value->length) < 0 ? "domainname" : NULL; break;
-	case F_HOSTS: save_file("hosts", value); break;
-	case F_HOSTNAME_FILE: save_file("hostname", value); break;
-	case F_RESOLV: save_file("resolv.conf", value); break;
-	case F_MACHINE_ID: save_file("machine-id", value); break;
+	case F_HOSTS:
+	case F_HOSTNAME_FILE:
+	case F_RESOLV:
+	case F_MACHINE_ID: save_file(value->tag, value); break;
 	case F_READONLY: system_walls.readonly = true; break;
 	case F_DISCARD: discard = true; break;
 	case F_PRIVILEGED: system_walls.privileged = true; break;
@@ -487,10 +516,15 @@ void system_flush(void)
 /* Hold the writable file system still while the host copies its disk. */
 int system_freeze(bool freeze)
 {
+	static bool frozen;
+	if (freeze == frozen)
+		return 0;
 	int fd = open(UPPER, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
 		return -1;
 	int result = ioctl(fd, freeze ? FIFREEZE : FITHAW, 0);
+	if (result == 0)
+		frozen = freeze;
 	close(fd);
 	return result;
 }

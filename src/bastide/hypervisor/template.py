@@ -42,6 +42,8 @@ _FRESH = 60.0
 """Seconds after which who asked for a template has opened it."""
 _SETTLE, _SETTLE_IMAGE = 0.3, 3.0
 """Seconds until the guest's delayed work is done; somebody may wait for a plain template."""
+_WAKES, _PAUSE = 100, 0.05
+"""Questions in a row, so that the guest is awake for several ticks of its clock; seconds of rest after them."""
 _PIECE = 4 << 20
 
 
@@ -338,8 +340,12 @@ class Templates:
                 await agent.ask(Ask.MOUNT)
                 # One process, so that its clones' first finds the kernel's caches filled.
                 await inside.warm(agent, program.path, program.name)
-            # What the kernel put off until later, each clone would do again.
+            # What the kernel put off until later, each clone would do again; so also what it does not wake up for, but
+            # does when it finds itself awake.
             await asyncio.sleep(_SETTLE if program is None else _SETTLE_IMAGE)
+            for _ in range(_WAKES):
+                await agent.ask(Ask.CLOCK, process.clock())
+            await asyncio.sleep(_PAUSE)
         finally:
             agent.close()
         file = os.open(work / "state", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
