@@ -48,6 +48,19 @@ def test_on_an_unsupported_distribution(clone: Path, tmp_path: Path, script: str
     assert len(said.splitlines()) == 1
 
 
+def test_backports_of_another_release(clone: Path, tmp_path: Path) -> None:
+    release = tmp_path / "os-release"
+    release.write_text("ID=debian\nVERSION_ID=13\n")
+    inside = f"mount --bind {release} /etc/os-release && exec {clone}/scripts/install --backports"
+    said = refusal(["unshare", "--mount", "bash", "-c", inside])
+    assert said == "scripts/install: --backports is for Debian 12: later releases have a QEMU that is as new\n"
+
+
+def test_an_argument_that_nobody_knows(clone: Path) -> None:
+    said = refusal([str(clone / "scripts" / "install"), "--fast"])
+    assert said == "scripts/install: unknown argument --fast (usage: scripts/install [--backports])\n"
+
+
 def test_with_a_package_that_cannot_be_had(clone: Path, tmp_path: Path) -> None:
     with (clone / "packaging" / "packages.txt").open("a") as listed:
         listed.write("run        package-of-nobody  *                        a test\n")
