@@ -31,7 +31,7 @@ async def test_create_hands_on_what_was_asked(api: Api) -> None:
         "NetworkingConfig": {"EndpointsConfig": {"net": {"Aliases": ["a"], "IPAMConfig": None}, "other": None}},
         "SomethingNew": True,
     }
-    status, answer = await api.call("POST", "/v1.41/containers/create?name=/one&platform=linux/amd64", json=wanted)
+    status, answer = await api.call("POST", "/v1.44/containers/create?name=/one&platform=linux/amd64", json=wanted)
     assert (status, answer["Warnings"]) == (201, ["careful"])
     verb, name, config, host, endpoints, platform = api.engine.containers.calls[0]
     assert (verb, name, platform) == ("create", "one", "linux/amd64")

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from bastide.api.docker import versions
 from bastide.api.http import decode
 from bastide.model.container import Config, Container, HostConfig, RestartPolicy
 from bastide.model.errors import InvalidArgument, Unsupported
@@ -72,12 +73,12 @@ def refuse(host: HostConfig) -> None:
             raise Unsupported(f"HostConfig.{field.encode_name} cannot be honoured: {known[1]}")
 
 
-def read_create(data: bytes) -> Create:
-    """A create body. Raises InvalidArgument, Unsupported."""
+def read_create(data: bytes, version: versions.Version) -> Create:
+    """A create body of a client that speaks this version. Raises InvalidArgument, Unsupported."""
     if not data.strip():
         raise InvalidArgument("invalid JSON: got EOF while reading request body")
     config, rest = decode(data, Config), decode(data, CreateRest)
-    host = rest.host_config
+    host = versions.host_config(version, rest.host_config)
     refuse(host)
     _check_subpaths(host)
     if config.network_disabled:
@@ -86,6 +87,8 @@ def read_create(data: bytes) -> Create:
         name: endpoint or EndpointSettings()
         for name, endpoint in (rest.networking_config.endpoints_config or {}).items()
     }
+    versions.check_endpoints(version, endpoints)
+    config = versions.config(version, config)
     return Create(config=config, host=host, endpoints=_with_address(config, host, endpoints))
 
 

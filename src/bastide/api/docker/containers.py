@@ -13,6 +13,7 @@ from bastide.api.detach import parse as parse_keys
 from bastide.api.docker import container_filters as selection
 from bastide.api.docker import container_request as asked
 from bastide.api.docker import container_view as view
+from bastide.api.docker import versions
 from bastide.api.http import (
     ENGINE,
     body,
@@ -23,6 +24,7 @@ from bastide.api.http import (
     raw_body,
     reply,
     streaming,
+    version,
 )
 from bastide.api.json_stream import JsonStream
 from bastide.model.container import Container, HostConfig, Status
@@ -106,7 +108,7 @@ async def create(request: web.Request) -> web.Response:
     """`POST /containers/create`."""
     if request.can_read_body and request.content_type != "application/json":
         raise InvalidArgument(f"unsupported Content-Type header ({request.content_type}): must be 'application/json'")
-    wanted = asked.read_create(await raw_body(request))
+    wanted = asked.read_create(await raw_body(request), version(request))
     engine = request.app[ENGINE]
     try:
         container, warnings = await engine.containers.create(
@@ -135,6 +137,7 @@ async def inspect(request: web.Request) -> web.Response:
     engine = request.app[ENGINE]
     container = engine.containers.get(_name(request))
     shown = view.inspect(container, engine.execs.of(container.id)) | _insecure(request, container)
+    shown = versions.inspected(version(request), container, shown)
     if flag(request, "size"):
         shown.update(await _sizes(request, container.id))
     return reply(shown)
@@ -159,19 +162,20 @@ def _seconds(request: web.Request) -> float | None:
     return None if value is None else float(value)
 
 
+def _signal(request: web.Request) -> str | None:
+    """The signal to end it with, which a request may name since 1.42."""
+    return (request.query.get("signal") or None) if version(request) >= (1, 42) else None
+
+
 async def stop(request: web.Request) -> web.Response:
     """`POST /containers/{name}/stop`."""
-    await request.app[ENGINE].containers.stop(
-        _name(request), timeout=_seconds(request), signal=request.query.get("signal") or None
-    )
+    await request.app[ENGINE].containers.stop(_name(request), timeout=_seconds(request), signal=_signal(request))
     return nothing()
 
 
 async def restart(request: web.Request) -> web.Response:
     """`POST /containers/{name}/restart`."""
-    await request.app[ENGINE].containers.restart(
-        _name(request), timeout=_seconds(request), signal=request.query.get("signal") or None
-    )
+    await request.app[ENGINE].containers.restart(_name(request), timeout=_seconds(request), signal=_signal(request))
     return nothing()
 
 
@@ -209,7 +213,8 @@ async def update(request: web.Request) -> web.Response:
 @streaming
 async def wait(request: web.Request) -> web.StreamResponse:
     """`POST /containers/{name}/wait`: the headers say that waiting has begun, the body that it is over."""
-    waiter = request.app[ENGINE].containers.waiter(_name(request), request.query.get("condition", ""))
+    condition = request.query.get("condition", "") if version(request) >= (1, 30) else ""
+    waiter = request.app[ENGINE].containers.waiter(_name(request), condition)
     try:
         async with JsonStream(request) as stream:
             ended = await asyncio.shield(waiter)

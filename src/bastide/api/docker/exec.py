@@ -10,7 +10,7 @@ from aiohttp import web
 
 from bastide.api import detach, hijack
 from bastide.api.docker.containers import terminal_size
-from bastide.api.http import ENGINE, body, nothing, reply, streaming
+from bastide.api.http import ENGINE, body, nothing, reply, streaming, version
 from bastide.engine.execs import Exec, ExecConfig
 from bastide.model.errors import BastideError, Conflict, InvalidArgument
 from bastide.model.process import TerminalSize
@@ -52,9 +52,10 @@ async def create(request: web.Request) -> web.Response:
     return reply({"Id": request.app[ENGINE].execs.create(request.match_info["name"], config)}, 201)
 
 
-def _size(asked: ExecStart) -> TerminalSize | None:
+def _size(asked: ExecStart, version: tuple[int, int]) -> TerminalSize | None:
+    """The console's size, which a start may say since 1.42."""
     size = asked.console_size
-    if not size:
+    if not size or version < (1, 42):
         return None
     if not asked.tty:
         raise InvalidArgument("console size is only supported when tty is set")
@@ -82,7 +83,7 @@ async def start(request: web.Request) -> web.StreamResponse:
     execs = request.app[ENGINE].execs
     asked = await body(request, ExecStart, ExecStart())
     made = execs.get(request.match_info["id"])
-    size = _size(asked)
+    size = _size(asked, version(request))
     _check_startable(request, made)
     if asked.detach:
         await execs.start(made.id, detach=True, size=size)

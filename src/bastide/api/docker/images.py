@@ -24,6 +24,11 @@ from bastide.model.errors import BastideError, InvalidArgument, Unsupported
 _BLOCK = 256 << 10
 _LIST_FILTERS = frozenset(("before", "dangling", "label", "reference", "since", "until"))
 _PRUNE_FILTERS = frozenset(("dangling", "label", "label!", "until"))
+_NO_CONTAINER = dict.fromkeys(("Hostname", "Domainname", "User", "Image", "WorkingDir"), "") | {
+    **dict.fromkeys(("AttachStdin", "AttachStdout", "AttachStderr", "Tty", "OpenStdin", "StdinOnce"), False),
+    **dict.fromkeys(("Env", "Cmd", "Volumes", "Entrypoint", "OnBuild", "Labels")),
+}
+"""The container that an image was committed from, for images that come from none."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -111,7 +116,8 @@ async def inspect(request: web.Request) -> web.Response:
     if version(request) < (1, 44):
         shown["VirtualSize"] = image.size
     if version(request) < (1, 45):
-        shown |= {"Container": config.container, "ContainerConfig": config.container_config}
+        shown |= {"ContainerConfig": config.container_config or _NO_CONTAINER}
+        shown |= {"Container": config.container} if config.container else {}
     return reply(shown)
 
 

@@ -139,7 +139,11 @@ async def list_networks(request: web.Request) -> web.Response:
     networks = request.app[ENGINE].networks
     wanted = filters(request, _ACCEPTED)
     chosen = [network for network in networks.list() if _passes(networks, network, wanted)]
-    return reply([shown(network, version(request)) for network in chosen])
+    asked = version(request)
+    rows = [shown(network, asked) for network in chosen]
+    if asked < (1, 28):
+        rows = [row | {"Containers": _containers(networks, network)} for row, network in zip(rows, chosen, strict=True)]
+    return reply(rows)
 
 
 async def inspect(request: web.Request) -> web.Response:

@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
-from bastide.api.http import ENGINE, flag, reply, streaming
+from bastide.api.http import ENGINE, flag, reply, streaming, version
 from bastide.api.json_stream import JsonStream
 from bastide.engine.clock import now
 from bastide.model.container import NEVER, Container
@@ -128,7 +128,8 @@ async def stats(request: web.Request) -> web.StreamResponse:
     container = request.app[ENGINE].containers.get(request.match_info["name"])
     first = await _take(request, container.id, None)
     if not flag(request, "stream", default=True):
-        if flag(request, "one-shot") or not container.state.running:
+        once = flag(request, "one-shot") and version(request) >= (1, 41)
+        if once or not container.state.running:
             return reply(first)
         await asyncio.sleep(_PERIOD)
         return reply(await _take(request, container.id, first))

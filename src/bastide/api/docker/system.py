@@ -11,7 +11,8 @@ from typing import Any
 
 from aiohttp import web
 
-from bastide.api.docker import container_view, volumes
+from bastide.api import http
+from bastide.api.docker import container_view, versions, volumes
 from bastide.api.docker.container_filters import has_label, matches_text
 from bastide.api.docker.containers import ImageNames
 from bastide.api.http import ENGINE, filters, reply, streaming
@@ -40,7 +41,7 @@ async def version(request: web.Request) -> web.Response:
 
 async def info(request: web.Request) -> web.Response:
     """`GET /info`."""
-    return reply(await request.app[ENGINE].system.info())
+    return reply(versions.info(http.version(request), await request.app[ENGINE].system.info()))
 
 
 async def disk_usage(request: web.Request) -> web.Response:
@@ -92,6 +93,7 @@ async def _images(request: web.Request) -> dict[str, Any]:
             "SharedSize": use.shared,
             "Labels": image.config.labels,
             "Containers": users[image.id],
+            **({"VirtualSize": use.size} if http.version(request) < (1, 44) else {}),
         }
         for image, use in found.images
     ]

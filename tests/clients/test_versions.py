@@ -1,0 +1,194 @@
+"""What depends on the API version that a client speaks: what it is shown, and what its requests mean.
+
+Source: Docker's "Engine API version history"; the switch holds the tables against a real dockerd, as far as it goes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest.mock import ANY
+
+import pytest
+from tests.clients.conftest import Docker
+from tests.clients.raw import Api
+
+LAST = 45
+"""The newest minor version of the dockerd that the tables can be held against."""
+
+SHOWN = [
+    ("/images/json", "VirtualSize", 24, 43),
+    ("/images/busybox/json", "VirtualSize", 24, 43),
+    ("/images/busybox/json", "ContainerConfig", 24, 44),
+    ("/images/busybox/json", "ContainerConfig.Hostname", 24, 44),
+    ("/networks", "Containers.*.Name", 24, 27),
+    ("/info", "ExecutionDriver", 24, 24),
+    ("/info", "KernelMemory", 24, 41),
+    ("/info", "Runtimes.*.status", 44, LAST),
+    ("/system/df", "Images.VirtualSize", 24, 43),
+    ("/containers/busy/stats?stream=0&one-shot=1", "precpu_stats.system_cpu_usage", 24, 40),
+]
+"""A path, a field, and the minor versions from which and until which it is there."""
+
+
+@pytest.fixture(scope="module")
+def host(cli: Docker) -> Iterator[str]:
+    made = Api(cli.host)
+    made.ok("POST", "/networks/create", {"Name": "net"})
+    made.ok("POST", "/containers/create?name=busy", {"Image": "busybox", "Cmd": ["sleep", "1000"], "Hostname": "own"})
+    made.ok("POST", "/networks/net/connect", {"Container": "busy", "EndpointConfig": {"Aliases": ["nick"]}})
+    made.ok("POST", "/containers/busy/start")
+    yield cli.host
+    made("DELETE", "/containers/busy?force=1")
+    made("DELETE", "/networks/net")
+
+
+def has(value: Any, names: list[str]) -> bool:
+    """Whether a field is somewhere in an answer; `*` is any name."""
+    if isinstance(value, list):
+        return any(has(one, names) for one in value)
+    if not names:
+        return True
+    if not isinstance(value, dict):
+        return False
+    inner = list(value.values()) if names[0] == "*" else [value[names[0]]] if names[0] in value else []
+    return any(has(one, names[1:]) for one in inner)
+
+
+@pytest.mark.parametrize(("path", "field", "first", "last"), SHOWN)
+def test_fields_of_answers(host: str, path: str, field: str, first: int, last: int) -> None:
+    for minor in {24, first - 1, first, last, last + 1, LAST} & set(range(24, LAST + 1)):
+        answer = Api(host, f"1.{minor}").ok("GET", path)
+        assert has(answer, field.split(".")) is (first <= minor <= last), minor
+
+
+def test_a_containers_own_names_are_aliases_until_1_44(host: str) -> None:
+    short = Api(host).ok("GET", "/containers/busy/json")["Id"][:12]
+    shown = {
+        minor: Api(host, f"1.{minor}").ok("GET", "/containers/busy/json")["NetworkSettings"]["Networks"]["net"]
+        for minor in (44, 45)
+    }
+    assert shown[44]["Aliases"] == ["nick", short, "own"]
+    assert shown[45]["Aliases"] == ["nick"]
+
+
+def _host(container: dict[str, Any], name: str) -> Any:
+    return container["HostConfig"][name]
+
+
+def _mount(container: dict[str, Any], options: str, name: str) -> Any:
+    (mount,) = container["HostConfig"]["Mounts"]
+    return (mount.get(options) or {}).get(name)
+
+
+Read = Callable[[dict[str, Any]], Any]
+MEANT: list[tuple[dict[str, Any], int, Read, Any, Any]] = [
+    ({"HostConfig": {"AutoRemove": True}}, 25, lambda made: _host(made, "AutoRemove"), False, True),
+    ({}, 40, lambda made: _host(made, "IpcMode"), "shareable", "private"),
+    ({"HostConfig": {"CgroupnsMode": ""}}, 41, lambda made: _host(made, "CgroupnsMode"), "host", ANY),
+    ({"HostConfig": {"PidsLimit": 0}}, 42, lambda made: _host(made, "PidsLimit") or None, None, None),
+    ({"HostConfig": {"ConsoleSize": [7, 9]}}, 42, lambda made: _host(made, "ConsoleSize"), [0, 0], [7, 9]),
+    (
+        {"HostConfig": {"Annotations": {"a": "b"}}},
+        43,
+        lambda made: made["HostConfig"].get("Annotations"),
+        None,
+        {"a": "b"},
+    ),
+    (
+        {"Healthcheck": {"Test": ["CMD", "true"], "StartInterval": 1_000_000_000}},
+        44,
+        lambda made: made["Config"]["Healthcheck"].get("StartInterval", 0),
+        0,
+        1_000_000_000,
+    ),
+    (
+        {
+            "HostConfig": {
+                "Mounts": [{"Type": "bind", "Source": "/usr", "Target": "/u", "ReadOnly": True, "BindOptions": {}}]
+            }
+        },
+        44,
+        lambda made: _mount(made, "BindOptions", "ReadOnlyNonRecursive") or False,
+        True,
+        False,
+    ),
+]
+"""A creation, the minor version from which on it means something else, what to look at, what it is before and since."""
+
+
+@pytest.mark.parametrize(("asked", "since", "read", "before", "after"), MEANT)
+def test_what_creations_mean(host: str, asked: dict[str, Any], since: int, read: Read, before: Any, after: Any) -> None:
+    for minor, expected in ((since - 1, before), (since, after)):
+        one = Api(host, f"1.{minor}")
+        identity = one.ok("POST", "/containers/create", {"Image": "busybox", "Cmd": ["true"], **asked})["Id"]
+        try:
+            found = read(Api(host, f"1.{LAST}").ok("GET", f"/containers/{identity}/json"))
+            assert found == expected
+        finally:
+            one("DELETE", f"/containers/{identity}?v=1")
+
+
+@pytest.mark.parametrize(
+    ("mount", "since", "needed"),
+    [
+        (
+            {"Type": "volume", "Source": "versioned", "Target": "/v", "VolumeOptions": {"Subpath": "sub"}},
+            45,
+            "VolumeOptions.Subpath needs API v1.45 or newer",
+        ),
+        (
+            {
+                "Type": "bind",
+                "Source": "/usr",
+                "Target": "/u",
+                "ReadOnly": True,
+                "BindOptions": {"ReadOnlyForceRecursive": True, "Propagation": "rprivate"},
+            },
+            44,
+            "BindOptions.ReadOnlyForceRecursive needs API v1.44 or newer",
+        ),
+    ],
+)
+def test_what_a_version_lacks_is_refused(host: str, mount: dict[str, Any], since: int, needed: str) -> None:
+    asked = {"Image": "busybox", "Cmd": ["true"], "HostConfig": {"Mounts": [mount]}}
+    answer = Api(host, f"1.{since - 1}")("POST", "/containers/create", asked)
+    assert (answer.status, answer.json()) == (400, {"message": needed})
+    made = Api(host, f"1.{since}").ok("POST", "/containers/create", asked)
+    Api(host)("DELETE", f"/containers/{made['Id']}?v=1")
+    Api(host)("DELETE", "/volumes/versioned")
+
+
+def test_one_network_at_creation_until_1_43(host: str) -> None:
+    two = {"Image": "busybox", "NetworkingConfig": {"EndpointsConfig": {"net": {}, "bridge": {}}}}
+    two["HostConfig"] = {"NetworkMode": "net"}
+    answer = Api(host, "1.43")("POST", "/containers/create", two)
+    assert answer.status == 400, answer.body
+    assert answer.json()["message"].startswith("Container cannot be created with multiple network endpoints: ")
+    made = Api(host, "1.44").ok("POST", "/containers/create", two)
+    Api(host)("DELETE", f"/containers/{made['Id']}")
+
+
+def test_a_stop_signal_of_the_request_since_1_42(host: str) -> None:
+    """It is sent instead of the container's own: seen by the exit code of a shell that traps it."""
+    trap = "trap 'exit 5' TERM; trap 'exit 6' USR1; while true; do sleep 0.1; done"
+    for minor, code in ((41, 5), (42, 6)):
+        one = Api(host, f"1.{minor}")
+        identity = one.ok("POST", "/containers/create", {"Image": "busybox", "Cmd": ["sh", "-c", trap]})["Id"]
+        one.ok("POST", f"/containers/{identity}/start")
+        time.sleep(0.5)
+        assert one("POST", f"/containers/{identity}/stop?signal=USR1&t=5").status == 204
+        assert one.ok("GET", f"/containers/{identity}/json")["State"]["ExitCode"] == code
+        one("DELETE", f"/containers/{identity}")
+
+
+def test_dangling_images_have_names_until_1_42(host: str) -> None:
+    one = Api(host)
+    identity = one.ok("POST", "/containers/create", {"Image": "busybox", "Cmd": ["true"]})["Id"]
+    image = one.ok("POST", f"/commit?container={identity}", {})["Id"]
+    one("DELETE", f"/containers/{identity}")
+    for minor, tags in ((42, ["<none>:<none>"]), (43, [])):
+        rows = Api(host, f"1.{minor}").ok("GET", "/images/json")
+        assert [row["RepoTags"] for row in rows if row["Id"] == image] == [tags]
+    one("DELETE", f"/images/{image}")
