@@ -198,7 +198,7 @@ CASES = (
         "MB",
         (3, 1),
         ENGINES,
-        lambda contender, stage: _memory_per_container(stage.crowd // 5, contender),
+        lambda contender, stage: _memory_per_container(stage.crowd // 10, contender),
     ),
     Case(
         "vm-memory",

@@ -34,7 +34,7 @@ class Stage:
 
     def __init__(self, work: Path, peers: Sequence[str] | None, quick: bool) -> None:
         self.work = work
-        self.crowd = 20 if quick else 100
+        self.crowd = 20 if quick else 200
         self.vm_crowd = 2 if quick else 5
         self.vm_many = 10 if quick else 100
         self.contenders: list[Contender] = []
