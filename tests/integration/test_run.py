@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import shutil
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,6 +74,19 @@ def test_an_unknown_image_is_125(wall: Walled) -> None:
     done = wall.run("--rm", "--pull", "never", "no-such-image", "true", check=False)
     assert done.returncode == 125
     assert "No such image: no-such-image:latest" in done.stderr
+
+
+def test_a_program_of_another_processor(wall: Walled, tmp_path: Path) -> None:
+    """An image may say what it likes about its architecture: the kernel says what it thinks of the program."""
+    program = tmp_path / "foreign"
+    # An ELF header for RISC-V (e_machine 243), which no wall here emulates unless it is asked to.
+    program.write_bytes(b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HHI", 2, 243, 1) + bytes(40))
+    program.chmod(0o755)
+    done = wall.run("--rm", "--name", "foreign", "-v", f"{program}:/foreign", "busybox", "/foreign", check=False)
+    assert done.returncode != 0
+    assert "exec format error" in done.stderr.lower()
+    assert len(done.stderr.splitlines()) == 1
+    assert wall.cli("ps", "-aq", "--filter", "name=foreign").stdout == ""
 
 
 def test_a_signal_is_128_and_more(wall: Walled) -> None:
