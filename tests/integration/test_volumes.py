@@ -130,6 +130,23 @@ def test_a_volume_that_the_daemon_mounts(wall: Walled) -> None:
     assert wall.run("--rm", "-v", "memory:/m", "busybox", "sh", "-c", script) == str(1 << 20)
 
 
+@pytest.mark.parametrize(
+    ("kind", "device", "words", "reason"),
+    [
+        ("nofs", ":/export", "addr=127.0.0.1", "unknown filesystem type 'nofs'"),
+        ("ext4", "/nonexistent/disk", "ro", "special device /nonexistent/disk does not exist"),
+    ],
+)
+def test_a_volume_that_the_daemon_cannot_mount(wall: Walled, kind: str, device: str, words: str, reason: str) -> None:
+    options = (f"type={kind}", f"device={device}", f"o={words}")
+    wall.daemon.ok("volume", "create", *(word for option in options for word in ("-o", option)), "far")
+    said = wall.refused("-v", "far:/far", "busybox", "true")
+    assert f"mount {device}, type {kind}, options {words}: " in said
+    assert reason in said
+    assert len(said.splitlines()) == 1
+    assert wall.daemon.ok("ps", "-aq") == ""
+
+
 def test_limits_are_for_the_containers_processes(wall: Walled, tmp_path: Path) -> None:
     """What moves the files of a volume counts as none of them."""
     assert wall.run("--rm", "--pids-limit", "1", "-v", f"{tmp_path}:/d", "busybox", "ls", "/d") == ""

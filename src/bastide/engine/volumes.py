@@ -20,7 +20,7 @@ from bastide.engine.state import Store
 from bastide.host.syscalls import blocking, run
 from bastide.model.config import Settings
 from bastide.model.container import Container, MountPoint
-from bastide.model.errors import Conflict, HostError, InvalidArgument, NotFound
+from bastide.model.errors import BastideError, Conflict, HostError, InvalidArgument, NotFound
 from bastide.model.volume import Volume
 
 log = logging.getLogger("bastide.engine")
@@ -255,7 +255,10 @@ async def _mount(options: dict[str, str], path: Path) -> None:
         argv += ["--options", words]
     done = await run([*argv, "--", options["device"], path])
     if done.code:
-        raise HostError("mount", 22, f"{options['device']} as type {options.get('type')} for volume ({done.complaint})")
+        # The first line is what mount(8) has to say, a hint at the kernel's log may follow.
+        said = done.stderr.decode(errors="replace").partition("\n")[0].removeprefix(f"mount: {path}: ").rstrip(".")
+        words = f"mount {options['device']}, type {options.get('type') or 'none'}, options {words or 'none'}"
+        raise BastideError(f"error while mounting volume '{path}': {words}: {said or done.complaint}")
 
 
 def tree_size(path: Path) -> int:
