@@ -82,12 +82,17 @@ def _mount(container: dict[str, Any], options: str, name: str) -> Any:
     return (mount.get(options) or {}).get(name)
 
 
+def _mac(container: dict[str, Any]) -> Any:
+    return container["NetworkSettings"]["Networks"]["bridge"].get("MacAddress", "")
+
+
+MAC = "02:11:22:33:44:55"
 Read = Callable[[dict[str, Any]], Any]
 MEANT: list[tuple[dict[str, Any], int, Read, Any, Any]] = [
     ({"HostConfig": {"AutoRemove": True}}, 25, lambda made: _host(made, "AutoRemove"), False, True),
     ({}, 40, lambda made: _host(made, "IpcMode"), "shareable", "private"),
     ({"HostConfig": {"CgroupnsMode": ""}}, 41, lambda made: _host(made, "CgroupnsMode"), "host", ANY),
-    ({"HostConfig": {"PidsLimit": 0}}, 42, lambda made: _host(made, "PidsLimit") or None, None, None),
+    ({"NetworkingConfig": {"EndpointsConfig": {"bridge": {"MacAddress": MAC}}}}, 44, _mac, "", MAC),
     ({"HostConfig": {"ConsoleSize": [7, 9]}}, 42, lambda made: _host(made, "ConsoleSize"), [0, 0], [7, 9]),
     (
         {"HostConfig": {"Annotations": {"a": "b"}}},

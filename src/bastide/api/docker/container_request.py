@@ -87,7 +87,7 @@ def read_create(data: bytes, version: versions.Version) -> Create:
         name: endpoint or EndpointSettings()
         for name, endpoint in (rest.networking_config.endpoints_config or {}).items()
     }
-    versions.check_endpoints(version, endpoints)
+    endpoints = versions.endpoints(version, endpoints)
     config = versions.config(version, config)
     return Create(config=config, host=host, endpoints=_with_address(config, host, endpoints))
 

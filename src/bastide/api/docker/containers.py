@@ -116,7 +116,7 @@ async def create(request: web.Request) -> web.Response:
             wanted.config,
             wanted.host,
             wanted.endpoints,
-            request.query.get("platform", ""),
+            request.query.get("platform", "") if version(request) >= (1, 41) else "",
         )
     except NotFound as error:
         if "image" in error.message:

@@ -12,6 +12,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from bastide.engine.endpoints import PREDEFINED
+from bastide.host.cgroups import unified
 from bastide.model.container import BindOptions, Config, Container, HostConfig, Mount
 from bastide.model.errors import InvalidArgument
 from bastide.model.network import EndpointSettings
@@ -33,7 +34,7 @@ def host_config(asked: Version, given: HostConfig) -> HostConfig:
         changes["auto_remove"] = False
     if asked < (1, 40) and not given.ipc_mode:
         changes["ipc_mode"] = "shareable"
-    if asked < (1, 41) and not given.cgroupns_mode:
+    if asked < (1, 41) and not given.cgroupns_mode and not unified():
         changes["cgroupns_mode"] = "host"
     if asked < (1, 42):
         changes["console_size"] = None
@@ -53,16 +54,25 @@ def _mount(asked: Version, given: Mount) -> Mount:
     options = given.bind_options or BindOptions()
     if options.read_only_force_recursive:
         raise InvalidArgument("BindOptions.ReadOnlyForceRecursive needs API v1.44 or newer")
-    # What was mounted below a read-only bind stayed writable.
-    return replace(given, bind_options=replace(options, read_only_non_recursive=True)) if given.read_only else given
+    options = replace(
+        options,
+        non_recursive=options.non_recursive and asked >= (1, 40),
+        create_mountpoint=options.create_mountpoint and asked >= (1, 42),
+        # What was mounted below a read-only bind stayed writable.
+        read_only_non_recursive=given.read_only,
+    )
+    return given if options == BindOptions() else replace(given, bind_options=options)
 
 
-def check_endpoints(asked: Version, endpoints: Mapping[str, EndpointSettings]) -> None:
-    """Raise InvalidArgument for more networks than a creation could have."""
-    if asked < (1, 44) and len(endpoints) > 1:
+def endpoints(asked: Version, given: Mapping[str, EndpointSettings]) -> dict[str, EndpointSettings]:
+    """The networks that a creation means: hardware addresses stood beside them. Raises InvalidArgument for too many."""
+    if asked >= (1, 44):
+        return dict(given)
+    if len(given) > 1:
         raise InvalidArgument(
-            f"Container cannot be created with multiple network endpoints: {', '.join(sorted(endpoints))}"
+            f"Container cannot be created with multiple network endpoints: {', '.join(sorted(given))}"
         )
+    return {name: replace(endpoint, mac_address="") for name, endpoint in given.items()}
 
 
 def inspected(asked: Version, container: Container, shown: dict[str, Any]) -> dict[str, Any]:
