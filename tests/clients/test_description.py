@@ -17,6 +17,8 @@ from bastide.api.openapi.operations import OPERATIONS, Operation
 
 EXACT = PEER == "bastide"
 """A real dockerd of another version may say more than version 1.47 does."""
+NEWEST = 47 if EXACT else 45
+"""The minor version that is spoken when none is asked for: dockerd 26.1 speaks 1.45."""
 
 
 @pytest.fixture(scope="module")
@@ -84,25 +86,25 @@ def test_answers(api: Api, path: str, shape: str) -> None:
     answer = api("GET", path)
     assert answer.status == 200
     assert answer.headers["Content-Type"] == "application/json"
-    assert problems(answer.json(), shape, exact=EXACT) == []
+    assert problems(answer.json(), shape, exact=EXACT, minor=NEWEST) == []
 
 
 def test_answers_of_calls_that_change_things(api: Api) -> None:
     made = api("POST", "/containers/busy/exec", {"Cmd": ["true"], "AttachStdout": True})
     assert made.status == 201
-    assert problems(made.json(), "Id", exact=EXACT) == []
+    assert problems(made.json(), "Id", exact=EXACT, minor=NEWEST) == []
     identity = made.json()["Id"]
-    assert problems(api.ok("GET", f"/exec/{identity}/json"), "ExecInspect", exact=EXACT) == []
+    assert problems(api.ok("GET", f"/exec/{identity}/json"), "ExecInspect", exact=EXACT, minor=NEWEST) == []
     assert api("POST", f"/exec/{identity}/start", {"Detach": True}).status == 200
     created = api("POST", "/containers/create", {"Image": "busybox", "Cmd": ["true"]})
     assert created.status == 201
-    assert problems(created.json(), "Created", exact=EXACT) == []
+    assert problems(created.json(), "Created", exact=EXACT, minor=NEWEST) == []
     name = created.json()["Id"]
     assert api("POST", f"/containers/{name}/start").status == 204
     waited = api("POST", f"/containers/{name}/wait")
-    assert problems(waited.json(), "Waited", exact=EXACT) == []
+    assert problems(waited.json(), "Waited", exact=EXACT, minor=NEWEST) == []
     updated = api("POST", f"/containers/{name}/update", {"RestartPolicy": {"Name": "no"}})
-    assert problems(updated.json(), "Warnings", exact=EXACT) == []
+    assert problems(updated.json(), "Warnings", exact=EXACT, minor=NEWEST) == []
     assert api("DELETE", f"/containers/{name}").status == 204
     for path, shape in (
         ("/containers/prune?" + filters(label=["none"]), "ContainersPruned"),
@@ -110,7 +112,7 @@ def test_answers_of_calls_that_change_things(api: Api) -> None:
         ("/volumes/prune?" + filters(label=["none"]), "VolumesPruned"),
         ("/networks/prune?" + filters(label=["none"]), "NetworksPruned"),
     ):
-        assert problems(api.ok("POST", path), shape, exact=EXACT) == [], path
+        assert problems(api.ok("POST", path), shape, exact=EXACT, minor=NEWEST) == [], path
 
 
 def test_events(api: Api) -> None:
@@ -120,7 +122,7 @@ def test_events(api: Api) -> None:
     rows = api("GET", f"/events?since={begun:.3f}&until={time.time() + 0.1:.3f}").lines()
     assert {"pause", "unpause"} <= {row["Action"] for row in rows}
     for row in rows:
-        assert problems(row, "Event", exact=EXACT) == []
+        assert problems(row, "Event", exact=EXACT, minor=NEWEST) == []
 
 
 NAMED = [
@@ -151,9 +153,13 @@ def test_what_is_not_there(api: Api, operation: Operation) -> None:
         assert problems(answer.json(), "Error") == []
 
 
-@pytest.mark.parametrize("version", ["1.24", "1.30", "1.40", "1.41"])
-def test_older_versions(api: Api, version: str) -> None:
-    old = Api(f"unix://{api.path}", version)
+@pytest.mark.parametrize("minor", [24, 25, 27, 28, 40, 41, 42, 43, 44, 45])
+def test_older_versions(api: Api, minor: int) -> None:
+    """What the description says of each version, down to the fields that came and went."""
+    old = Api(f"unix://{api.path}", f"1.{minor}")
+    for path, shape in ANSWERS:
+        if not path.endswith("stream=0"):
+            assert problems(old.ok("GET", path), shape, exact=EXACT, minor=minor) == [], path
     assert old("GET", "/_ping").body == b"OK"
     assert {row["Names"][0] for row in old.ok("GET", "/containers/json?all=1")} == {"/busy", "/still"}
     assert old.ok("GET", "/containers/busy/json")["State"]["Running"]

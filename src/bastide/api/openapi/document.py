@@ -12,8 +12,9 @@ from typing import Any
 import msgspec
 
 import bastide
+from bastide.api.http import NEWEST, OLDEST
 from bastide.api.openapi.operations import OPERATIONS, Operation
-from bastide.api.openapi.schemas import SHAPES, STRUCTS
+from bastide.api.openapi.schemas import SHAPES, STRUCTS, field
 
 _REF = "#/components/schemas/"
 _PLAIN = ("string", "integer", "number", "boolean")
@@ -56,10 +57,14 @@ def schema(shape: str) -> dict[str, Any]:
 
 
 def _object(fields: dict[str, str]) -> dict[str, Any]:
+    """A shape of the newest version; what only some versions have is in `x-versions`, a span of them for each field."""
+    known = {field(written): schema(shape) for written, shape in fields.items()}
+    spans = {one.name: f"1.{one.first}-1.{one.last}" for one in known if one[2:] != (OLDEST[1], NEWEST[1])}
     return {
         "type": "object",
-        "properties": {name.removesuffix("?"): schema(shape) for name, shape in fields.items()},
-        "required": [name for name in fields if not name.endswith("?")],
+        "properties": {one.name: shape for one, shape in known.items()},
+        "required": [one.name for one in known if one.there(NEWEST[1]) and not one.optional],
+        **({"x-versions": spans} if spans else {}),
     }
 
 

@@ -1,4 +1,5 @@
-"""Shapes of answers. A field is `name` or, where it may be missing, `name?`; its type is written
+"""Shapes of answers. A field is `name` or, where it may be missing, `name?`; one that only some versions of the API
+have is `name@24-43`, there from 1.24 to 1.43, or `name@47-`, from 1.47 on. Its type is written
 
 string integer number boolean any      a JSON value of that kind (number: any number)
 Name                                   a shape of this file, or a type of bastide.model
@@ -7,14 +8,43 @@ Name                                   a shape of this file, or a type of bastid
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 
 from bastide.api.docker.container_request import CreateRest
 from bastide.api.docker.exec import ExecStart
 from bastide.api.docker.volumes import Create as VolumeCreate
+from bastide.api.http import NEWEST, OLDEST
 from bastide.engine.execs import ExecConfig
 from bastide.model.container import Config, HealthResult, HostConfig
 from bastide.model.network import IPAM, EndpointSettings
+
+
+class Field(NamedTuple):
+    """A field of a shape: whether it may be missing, and from and until which minor version of the API it is there."""
+
+    name: str
+    optional: bool
+    first: int
+    last: int
+
+    def there(self, minor: int) -> bool:
+        """Whether API version 1.`minor` has it."""
+        return self.first <= minor <= self.last
+
+
+def field(written: str) -> Field:
+    """What a field's name says."""
+    name, _, span = written.partition("@")
+    first, _, last = span.partition("-")
+    return Field(
+        name=name.removesuffix("?"),
+        optional=name.endswith("?"),
+        first=int(first) if first else OLDEST[1],
+        last=int(last) if last else NEWEST[1],
+    )
+
 
 STRUCTS: dict[str, type[msgspec.Struct]] = {
     "Config": Config,
@@ -73,7 +103,7 @@ SHAPES: dict[str, dict[str, str]] = {
         "Command": "string",
         "Created": "integer",
         "Ports": "[Port]",
-        "Platform": "string",
+        "Platform?": "string",
         "SizeRw?": "integer",
         "SizeRootFs?": "integer",
         "Labels": "{string}",
@@ -219,7 +249,7 @@ SHAPES: dict[str, dict[str, str]] = {
         "Created": "integer",
         "Size": "integer",
         "SharedSize": "integer",
-        "VirtualSize?": "integer",
+        "VirtualSize@24-43": "integer",
         "Labels": "{string}?",
         "Containers": "integer",
     },
@@ -239,7 +269,7 @@ SHAPES: dict[str, dict[str, str]] = {
         "Variant?": "string",
         "Os": "string",
         "Size": "integer",
-        "VirtualSize?": "integer",
+        "VirtualSize@24-43": "integer",
         "GraphDriver": "GraphDriver",
         "RootFS": "RootFS",
         "Metadata": "ImageMetadata",
@@ -249,7 +279,7 @@ SHAPES: dict[str, dict[str, str]] = {
         "InsecureOptions?": "[string]",
         "Referrers?": "[any]",
         "Container?": "any",
-        "ContainerConfig?": "any",
+        "ContainerConfig@24-44": "any",
     },
     "HistoryItem": {
         "Id": "string",
@@ -285,7 +315,7 @@ SHAPES: dict[str, dict[str, str]] = {
         "Created": "string",
         "Scope": "string",
         "Driver": "string",
-        "EnableIPv4?": "boolean",
+        "EnableIPv4@47-": "boolean",
         "EnableIPv6": "boolean",
         "IPAM": "any",
         "Internal": "boolean",
@@ -355,7 +385,9 @@ SHAPES: dict[str, dict[str, str]] = {
         "Plugins": "InfoPlugins",
         "MemoryLimit": "boolean",
         "SwapLimit": "boolean",
+        "KernelMemory@24-41": "boolean",
         "KernelMemoryTCP?": "boolean",
+        "ExecutionDriver@24-24": "string",
         "CpuCfsPeriod": "boolean",
         "CpuCfsQuota": "boolean",
         "CPUShares": "boolean",
@@ -412,7 +444,7 @@ SHAPES: dict[str, dict[str, str]] = {
         "Volumes": "[Volume]?",
         "BuildCache": "[any]?",
         "BuilderSize?": "integer",
-        "Artifacts": "[any]?",
+        "Artifacts?": "[any]?",
     },
     "Actor": {"ID": "string", "Attributes": "{string}"},
     "Event": {
