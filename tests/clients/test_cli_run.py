@@ -23,7 +23,7 @@ SEEN_INSIDE = [
     (["-u", "web:extra"], "id -g", "2000"),
     (["-u", "5:6"], "id -u; id -g", "5\n6"),
     (["--group-add", "2000"], "id -G", r"0 .*2000.*|0 2000"),
-    (["--add-host", "db:10.1.2.3"], "grep db /etc/hosts", r"10\.1\.2\.3\s+db"),
+    (["--add-host", "db:10.1.2.3"], "grep -w db /etc/hosts", r"10\.1\.2\.3\s+db"),
     (["--dns", "10.9.8.7", "--network", "none"], "cat /etc/resolv.conf", r"(?s).*nameserver 10\.9\.8\.7.*|.*"),
     (["--dns", "10.9.8.7"], "cat /etc/resolv.conf", r"(?s).*nameserver 10\.9\.8\.7.*"),
     (["--dns-search", "example.test"], "cat /etc/resolv.conf", r"(?s).*search example\.test.*"),
