@@ -37,6 +37,7 @@ class Wall(NamedTuple):
     group: str
     writes: set[str] = {"upper"}
     reads: set[str] = {"ram", "state"}
+    devices: set[str] = {"/dev/null"}
 
 
 def hypervisors(settings: Settings) -> list[int]:
@@ -133,7 +134,14 @@ async def making_a_template(settings: Settings, folder: Path) -> AsyncIterator[W
         task = asyncio.create_task(made.qemu.prewarm())
         # It puts itself under the filter, before it reads anything.
         await until(lambda: any(status(pid)["Seccomp"] == "2" for pid in hypervisors(settings)))
-        yield Wall(hypervisors(settings)[0], group="", writes={"ram", "upper"}, reads={"base", "kernel", "initramfs"})
+        yield Wall(
+            hypervisors(settings)[0],
+            group="",
+            writes={"ram", "upper"},
+            reads={"base", "kernel", "initramfs"},
+            # Its NICs lead nowhere: a clone gets others.
+            devices={"/dev/null", "/dev/net/tun"},
+        )
         os.kill(hypervisors(settings)[0], signal.SIGKILL)
         with pytest.raises(GuestError, match="a VM template does not boot"):
             await task
@@ -158,7 +166,7 @@ async def test_what_a_hypervisor_can_reach(settings: Settings, tmp_path: Path, o
         apart(wall, settings)
         sees(wall, settings)
         holds(wall)
-        speaks(wall)
+        speaks(wall, settings)
 
 
 def nobody(wall: Wall, settings: Settings) -> None:
@@ -219,14 +227,16 @@ def holds(wall: Wall) -> None:
         if target.startswith("/"):
             opened[target] = max(opened.get(target, 0), int(flags, 8) & os.O_ACCMODE)
     devices = {path for path in opened if path.startswith("/dev/")}
-    assert devices <= {"/dev/null", "/dev/net/tun"}
-    writable = {Path(path).name for path, mode in opened.items() if mode != os.O_RDONLY} - {"null", "tun"}
+    assert devices == wall.devices
+    writable = {Path(path).name for path, mode in opened.items() if mode != os.O_RDONLY} - {
+        Path(path).name for path in devices
+    }
     assert writable == wall.writes
     readable = {Path(path).name for path in set(opened) - devices} - writable
     assert {name for name in readable if not name.endswith(".erofs")} <= wall.reads
 
 
-def speaks(wall: Wall) -> None:
+def speaks(wall: Wall, settings: Settings) -> None:
     """Sockets with their other ends at the monitor; one listens for QMP, which only root reaches."""
     inodes = {
         str(entry.readlink()).removeprefix("socket:[").rstrip("]")
@@ -236,3 +246,6 @@ def speaks(wall: Wall) -> None:
     unix = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
     assert inodes <= {fields[6] for fields in unix}
     assert {fields[7] for fields in unix if fields[6] in inodes and len(fields) > 7} == {"qmp.sock"}
+    sockets = [*settings.run_root.rglob("qmp.sock"), *settings.data_root.rglob("qmp.sock")]
+    assert sockets
+    assert not [path for path in sockets if path.parent.stat().st_mode & 0o077]
