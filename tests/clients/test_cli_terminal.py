@@ -21,7 +21,7 @@ COUNT = "trap 'echo caught' INT; echo ready; while true; do sleep 0.1; done"
 
 
 class Terminal:
-    """A command in a terminal of its own."""
+    """A command in a terminal of its own, which ends with the block at the latest."""
 
     def __init__(self, docker: Docker, program: list[str], *args: str) -> None:
         self._ours, theirs = pty.openpty()
@@ -45,13 +45,13 @@ class Terminal:
                 with contextlib.suppress(OSError):
                     self.seen += os.read(self._ours, 4096).decode(errors="replace")
 
-    def end(self) -> int:
-        """Its exit status."""
-        try:
-            return self.process.wait(20)
-        finally:
-            self.process.kill()
-            os.close(self._ours)
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._ours)
 
 
 PROGRAMS = [pytest.param(["docker"], id="docker")]
@@ -70,73 +70,87 @@ def running(docker: Docker, name: str) -> bool:
     return docker.field(name, "{{.State.Running}}") == "true"
 
 
-def test_keys_that_leave_it_running(docker: Docker, program: list[str], name: str) -> None:
-    """The usual ones: Control-P, Control-Q."""
-    screen = Terminal(docker, program, "run", "-it", "--name", name, "busybox", "sh", "-c", "echo ready; cat")
-    screen.await_text("ready")
+@pytest.fixture
+def echo(docker: Docker, name: str) -> str:
+    """A container that says again what is typed."""
+    docker("run", "-dit", "--name", name, "busybox", "cat")
+    return name
+
+
+def leave(screen: Terminal, keys: bytes) -> None:
+    """Once what is typed comes back, press the keys: the client ends."""
     screen.type(b"line\r")
     screen.await_text("line\r\nline")
-    screen.type(b"\x10\x11")
-    screen.end()
+    screen.type(keys)
+    screen.process.wait(20)
+
+
+@pytest.mark.parametrize(
+    ("flags", "keys"),
+    # Of ones own: the usual ones are then as any other.
+    [([], b"\x10\x11"), (["--detach-keys", "ctrl-a,x"], b"\x10\x11\r\x01x")],
+)
+def test_keys_that_leave_it_running(
+    docker: Docker, program: list[str], echo: str, flags: list[str], keys: bytes
+) -> None:
+    with Terminal(docker, program, "attach", *flags, echo) as screen:
+        leave(screen, keys)
+    assert running(docker, echo)
+
+
+@pytest.mark.parametrize("flags", [[], ["--detach-keys", "ctrl-a,x"]])
+def test_the_usual_keys_where_it_is_begun(docker: Docker, program: list[str], name: str, flags: list[str]) -> None:
+    with Terminal(docker, program, "run", *flags, "-it", "--name", name, "busybox", "cat") as screen:
+        leave(screen, b"\x01x" if flags else b"\x10\x11")
     assert running(docker, name)
 
 
-def test_keys_of_ones_own(docker: Docker, program: list[str], name: str) -> None:
-    docker("run", "-dit", "--name", name, "busybox", "sh", "-c", "echo ready; cat")
-    screen = Terminal(docker, program, "attach", "--detach-keys", "ctrl-a,x", name)
-    screen.type(b"one\r")
-    screen.await_text("one\r\none")
-    # The usual ones are now as any other.
-    screen.type(b"\x10\x11\r")
-    screen.type(b"two\r")
-    screen.await_text("two[^1]*two")
-    screen.type(b"\x01x")
-    screen.end()
-    assert running(docker, name)
+def test_the_usual_keys_mean_nothing_beside_others(docker: Docker, program: list[str], echo: str) -> None:
+    with Terminal(docker, program, "attach", "--detach-keys", "ctrl-a,x", echo) as screen:
+        screen.type(b"\x10\x11\rstill\r")
+        screen.await_text("still\r\n(?s:.*)still")
+        assert screen.process.poll() is None
 
 
-def test_keys_that_nobody_has(docker: Docker, program: list[str], name: str) -> None:
-    docker("run", "-dit", "--name", name, "busybox", "cat")
-    screen = Terminal(docker, program, "attach", "--detach-keys", "ctrl-nothing", name)
-    screen.await_text("(?i)invalid.*(key|escape)|unknown character|received 400")
-    assert screen.end() == 1
-    assert running(docker, name)
+def test_keys_that_nobody_has(docker: Docker, program: list[str], echo: str) -> None:
+    with Terminal(docker, program, "attach", "--detach-keys", "ctrl-nothing", echo) as screen:
+        screen.await_text("(?i)invalid.*(key|escape)|unknown character|received 400")
+        assert screen.process.wait(20) == 1
+    assert running(docker, echo)
+
+
+@contextlib.contextmanager
+def counting(
+    docker: Docker, program: list[str], name: str, verb: str, *flags: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The client of a process that says when it is interrupted: the one that began it, or one that came later."""
+    words = ["busybox", "sh", "-c", COUNT]
+    if verb == "attach":
+        docker("run", "-d", "--name", name, *words)
+    argv = [*program, verb, *flags, *(["--name", name, *words] if verb == "run" else [name])]
+    environment = {**docker.environment, "BASTIDE_HOST": docker.host}
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment) as client:
+        try:
+            docker.until(lambda: "ready" in docker("logs", name, code=None).out, "the process")
+            time.sleep(0.5)
+            yield client
+        finally:
+            client.kill()
 
 
 @pytest.mark.parametrize("verb", ["run", "attach"])
 def test_signals_reach_the_process(docker: Docker, program: list[str], name: str, verb: str) -> None:
-    if verb == "run":
-        begun = _begin(docker, program, "run", "--name", name, "busybox", "sh", "-c", COUNT)
-    else:
-        docker("run", "-d", "--name", name, "busybox", "sh", "-c", COUNT)
-        begun = _begin(docker, program, "attach", name)
-    docker.until(lambda: "ready" in docker("logs", name, code=None).out, "the process")
-    time.sleep(0.5)
-    begun.send_signal(signal.SIGINT)
-    docker.until(lambda: "caught" in docker.ok("logs", name), "the signal")
-    assert running(docker, name)
-    docker("rm", "-f", name)
-    begun.communicate(timeout=20)
+    with counting(docker, program, name, verb) as client:
+        client.send_signal(signal.SIGINT)
+        docker.until(lambda: "caught" in docker.ok("logs", name), "the signal")
+        assert running(docker, name)
 
 
 @pytest.mark.parametrize("verb", ["run", "attach"])
 def test_signals_that_stay_here(docker: Docker, program: list[str], name: str, verb: str) -> None:
     """With `--sig-proxy=false` the process knows nothing of what the client is sent."""
-    if verb == "run":
-        begun = _begin(docker, program, "run", "--sig-proxy=false", "--name", name, "busybox", "sh", "-c", COUNT)
-    else:
-        docker("run", "-d", "--name", name, "busybox", "sh", "-c", COUNT)
-        begun = _begin(docker, program, "attach", "--sig-proxy=false", name)
-    docker.until(lambda: "ready" in docker("logs", name, code=None).out, "the process")
-    time.sleep(0.5)
-    begun.send_signal(signal.SIGINT)
-    time.sleep(0.5)
-    begun.kill()
-    begun.communicate(timeout=20)
+    with counting(docker, program, name, verb, "--sig-proxy=false") as client:
+        client.send_signal(signal.SIGINT)
+        time.sleep(0.5)
     assert running(docker, name)
     assert "caught" not in docker.ok("logs", name)
-
-
-def _begin(docker: Docker, program: list[str], *args: str) -> subprocess.Popen[bytes]:
-    environment = {**docker.environment, "BASTIDE_HOST": docker.host}
-    return subprocess.Popen([*program, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)

@@ -42,7 +42,12 @@ def usable(name: str, settings: Settings) -> str:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "place" in metafunc.fixturenames:
         settings = Settings(run_root=Path("/run/bastide-contract-probe"), guest_root=GUEST)
-        names = [name for name in runtimes.runtimes() if name in REQUIRED or not usable(name, settings)]
+        wanted = getattr(metafunc.function, "features", frozenset())
+        names = [
+            name
+            for name in runtimes.runtimes()
+            if wanted <= runtimes.load(name).features and (name in REQUIRED or not usable(name, settings))
+        ]
         metafunc.parametrize("place", names, indirect=True)
 
 
@@ -54,16 +59,15 @@ async def place(request: pytest.FixtureRequest, settings: Settings) -> AsyncIter
     await made.close()
 
 
-def features(*wanted: Feature) -> Callable[[Callable[[Place], Awaitable[None]]], Callable[[Place], Awaitable[None]]]:
-    """A test for runtimes that announce these features; others must not have them by accident."""
+Test = Callable[[Place], Awaitable[None]]
 
-    def decorate(test: Callable[[Place], Awaitable[None]]) -> Callable[[Place], Awaitable[None]]:
-        async def checked(place: Place) -> None:
-            if set(wanted) <= place.runtime.features:
-                await test(place)
 
-        checked.__name__ = test.__name__
-        return checked
+def features(*wanted: Feature) -> Callable[[Test], Test]:
+    """A test for the runtimes that announce these features."""
+
+    def decorate(test: Test) -> Test:
+        test.features = frozenset(wanted)  # type: ignore[attr-defined]
+        return test
 
     return decorate
 

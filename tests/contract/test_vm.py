@@ -187,9 +187,13 @@ async def test_a_saved_vm_goes_on_as_another(vm: Place, tmp_path: Path) -> None:
     for clone in clones:
         await runtime.restore(clone, tmp_path)
         assert (await vm.runtime.state(clone.id)).phase is Phase.RUNNING
-    seen = [await vm.exec(clone.id, "sh", "-c", "hostname; head -c 16 /dev/urandom | md5sum") for clone in clones]
-    assert [out.split()[0] for _, out, _ in seen] == ["clone0", "clone1"]
-    assert seen[0][1].split()[1] != seen[1][1].split()[1]
+    script = "hostname; head -c 16 /dev/urandom | md5sum; cat /proc/sys/kernel/random/boot_id; date +%s"
+    seen = [(await vm.exec(clone.id, "sh", "-c", script))[1].split() for clone in clones]
+    assert [words[0] for words in seen] == ["clone0", "clone1"]
+    # Nobody has asked for a boot_id before it was saved: each makes its own.
+    assert seen[0][1] != seen[1][1]
+    assert seen[0][3] != seen[1][3]
+    assert all(abs(int(words[-1]) - time.time()) <= 3 for words in seen)
     for clone in clones:
         await asyncio.sleep(0.5)
         assert int((await vm.exec(clone.id, "cat", "/data/n"))[1]) > 1

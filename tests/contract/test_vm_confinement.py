@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -16,6 +17,7 @@ import pytest
 from tests import foreign
 from tests.contract.place import Place
 from tests.contract.test_pool import Warm, until
+from tests.contract.test_vm import status
 
 from bastide.hypervisor import architecture
 from bastide.model.config import Settings
@@ -51,11 +53,6 @@ def hypervisors(settings: Settings) -> list[int]:
                 if str(settings.run_root) in words or str(settings.data_root.resolve()) in words:
                     found.append(int(process.name))
     return found
-
-
-def status(pid: int) -> dict[str, str]:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
 @contextlib.asynccontextmanager
@@ -190,7 +187,15 @@ def apart(wall: Wall, settings: Settings) -> None:
         assert len({Path(f"/proc/{pid}/ns/{kind}").readlink() for pid in pids}) == len(pids), kind
     if wall.group:
         groups = Path(f"/proc/{wall.pid}/cgroup").read_text()
-        assert f"/{settings.cgroup_parent}/{wall.group}" in groups
+        (name,) = set(re.findall(f"/{settings.cgroup_parent}/({wall.group}[0-9a-f]*)", groups))
+        limits = {
+            file.name: file.read_text().strip()
+            for pattern in ("memory.limit_in_bytes", "memory.max", "pids.max")
+            for file in Path("/sys/fs/cgroup").rglob(f"{settings.cgroup_parent}/{name}/{pattern}")
+        }
+        assert len(limits) == 2
+        # The guest's memory and QEMU's own, far from all that a machine has.
+        assert all(value.isdigit() and int(value) < 2 << 30 for value in limits.values()), limits
 
 
 def sees(wall: Wall, settings: Settings) -> None:
@@ -218,14 +223,22 @@ def sees(wall: Wall, settings: Settings) -> None:
     assert {entry.name for entry in (root / "proc").iterdir() if entry.name.isdigit()} == {"1"}
 
 
+def descriptors(pid: int) -> list[tuple[str, int]]:
+    """What each descriptor of a process is, and its access mode; one that is closed meanwhile isn't held."""
+    found = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            flags = Path(f"/proc/{pid}/fdinfo/{entry.name}").read_text().split("flags:", 1)[1].split()[0]
+            found.append((str(entry.readlink()), int(flags, 8) & os.O_ACCMODE))
+    return found
+
+
 def holds(wall: Wall) -> None:
     """Files that it was given, and may not write but for its own disk."""
     opened: dict[str, int] = {}
-    for entry in Path(f"/proc/{wall.pid}/fd").iterdir():
-        flags = Path(f"/proc/{wall.pid}/fdinfo/{entry.name}").read_text().split("flags:", 1)[1].split()[0]
-        target = str(entry.readlink())
+    for target, mode in descriptors(wall.pid):
         if target.startswith("/"):
-            opened[target] = max(opened.get(target, 0), int(flags, 8) & os.O_ACCMODE)
+            opened[target] = max(opened.get(target, 0), mode)
     devices = {path for path in opened if path.startswith("/dev/")}
     assert devices == wall.devices
     writable = {Path(path).name for path, mode in opened.items() if mode != os.O_RDONLY} - {
@@ -238,11 +251,8 @@ def holds(wall: Wall) -> None:
 
 def speaks(wall: Wall, settings: Settings) -> None:
     """Sockets with their other ends at the monitor; one listens for QMP, which only root reaches."""
-    inodes = {
-        str(entry.readlink()).removeprefix("socket:[").rstrip("]")
-        for entry in Path(f"/proc/{wall.pid}/fd").iterdir()
-        if str(entry.readlink()).startswith("socket:")
-    }
+    targets = [target for target, _ in descriptors(wall.pid)]
+    inodes = {target[len("socket:[") : -1] for target in targets if target.startswith("socket:[")}
     unix = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
     assert inodes <= {fields[6] for fields in unix}
     assert {fields[7] for fields in unix if fields[6] in inodes and len(fields) > 7} == {"qmp.sock"}

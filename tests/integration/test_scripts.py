@@ -56,6 +56,20 @@ def test_backports_of_another_release(clone: Path, tmp_path: Path) -> None:
     assert said == "scripts/install: --backports is for Debian 12: later releases have a QEMU that is as new\n"
 
 
+def test_backports_that_cannot_be_had(clone: Path, tmp_path: Path) -> None:
+    """Where apt looks is as it was."""
+    programs, lists = tmp_path / "bin", tmp_path / "lists"
+    for folder in (programs, lists):
+        folder.mkdir()
+    (programs / "apt-get").write_text('#!/bin/sh\necho "E: Failed to fetch bookworm-backports"\nexit 100\n')
+    (programs / "apt-get").chmod(0o755)
+    inside = f"mount --bind {lists} /etc/apt/sources.list.d && exec {clone}/scripts/install --backports"
+    said = refusal(["unshare", "--mount", "bash", "-c", inside], path=str(programs)).splitlines()
+    assert [line for line in said if "failed" in line] == said[-1:]
+    assert "E: Failed to fetch bookworm-backports" in said[-1]
+    assert list(lists.iterdir()) == []
+
+
 def test_an_argument_that_nobody_knows(clone: Path) -> None:
     said = refusal([str(clone / "scripts" / "install"), "--fast"])
     assert said == "scripts/install: unknown argument --fast (usage: scripts/install [--backports])\n"

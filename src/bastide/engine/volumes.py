@@ -257,8 +257,9 @@ async def _mount(options: dict[str, str], path: Path) -> None:
     if done.code:
         # The first line is what mount(8) has to say, a hint at the kernel's log may follow.
         said = done.stderr.decode(errors="replace").partition("\n")[0].removeprefix(f"mount: {path}: ").rstrip(".")
-        words = f"mount {options['device']}, type {options.get('type') or 'none'}, options {words or 'none'}"
-        raise BastideError(f"error while mounting volume '{path}': {words}: {said or done.complaint}")
+        # The options stay out of it: cifs takes a password there.
+        what = f"mount {options['device']} as type {options.get('type') or 'none'}"
+        raise BastideError(f"error while mounting volume '{path}': {what}: {said or done.complaint}")
 
 
 def tree_size(path: Path) -> int:
