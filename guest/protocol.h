@@ -45,7 +45,7 @@ enum host_frame {
 	H_RESIZE = 10,	  /* u16 rows, u16 columns */
 	H_CLOCK = 11,	  /* fields F_SEED, F_TIME */
 	H_FILES = 12,	  /* fields F_HOSTS, F_HOSTNAME_FILE, F_RESOLV */
-	H_NETWORK = 13,	  /* fields F_INTERFACE */
+	H_NETWORK = 13,	  /* fields F_INTERFACE, F_SYSCTL */
 	H_STATS = 14,	  /* empty; the answer is text */
 	H_FREEZE = 15,	  /* empty: flush and freeze the writable file system, hold the volumes */
 	H_THAW = 16,	  /* empty */

@@ -478,6 +478,7 @@ static const char *apply(const struct field_value *value, char *error, size_t si
 	case F_DISKS: failure = system_mount(error, size); break;
 	case F_LIMIT: failure = set_limit(value, error, size); break;
 	case F_INTERFACE: failure = network_configure(field_text(value), error, size); break;
+	case F_SYSCTL: failure = set_sysctl(value, error, size); break;
 	default: break;
 	}
 	return failure;
@@ -495,7 +496,6 @@ static const char *apply_to_root(const struct field_value *value, char *error, s
 		}
 		break;
 	case F_SHM_SIZE: set_shm_size(field_u64(value)); break;
-	case F_SYSCTL: return set_sysctl(value, error, size);
 	default: break;
 	}
 	return NULL;

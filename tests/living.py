@@ -86,6 +86,7 @@ class Daemon:
         self.base = Path(tempfile.mkdtemp(prefix=f"bst-{tag}-"))
         self.data, self.run_root = self.base / "data", self.base / "run"
         self.log = self.base / "daemon.log"
+        self.config = self.base / "config.toml"
         self.tag = tag
         self.settings = {
             "data_root": str(self.data),
@@ -119,7 +120,7 @@ class Daemon:
         flags = [word for name, value in self.settings.items() for word in ("--set", f"{name}={value}")]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "bastide.daemon", "--config", "/nonexistent", *flags],
+                [sys.executable, "-m", "bastide.daemon", "--config", str(self.config), *flags],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -13,14 +13,17 @@ import signal
 import socket
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from bastide.model.config import Settings
 from bastide.model.errors import BastideError, HostError, InvalidArgument, PermissionDenied
+
+if TYPE_CHECKING:
+    from bastide.engine.engine import Engine
 
 CONFIG = Path("/etc/bastide/config.toml")
 _LISTEN_START = 3
@@ -111,15 +114,16 @@ def notify(message: str) -> None:
         channel.send(message.encode())
 
 
-async def serve(settings: Settings) -> None:
-    """Run the daemon until SIGTERM or SIGINT. Containers and VMs go on when it ends."""
+async def serve(settings: Settings, read: Callable[[], Settings]) -> None:
+    """Run the daemon until SIGTERM or SIGINT; on SIGHUP `read` the settings again. Containers and VMs go on."""
     from bastide.api.server import Server
     from bastide.engine.engine import Engine
 
-    stop = asyncio.Event()
+    stop, hangup = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, hangup.set)
     engine = Engine(settings)
     try:
         await engine.open()
@@ -128,12 +132,31 @@ async def serve(settings: Settings) -> None:
         try:
             notify("READY=1")
             log.info("listening on %s", settings.socket)
+            rereading = asyncio.create_task(_reread(engine, hangup, read))
             await stop.wait()
+            rereading.cancel()
             notify("STOPPING=1")
         finally:
             await server.stop()
     finally:
         await engine.close()
+
+
+async def _reread(engine: Engine, hangup: asyncio.Event, read: Callable[[], Settings]) -> None:
+    while await hangup.wait():
+        hangup.clear()
+        try:
+            settings = read()
+        except BastideError as error:
+            log.error("the settings stay as they are: %s", error.message)
+            continue
+        fixed = await engine.reload(settings)
+        logging.getLogger().setLevel(_level(engine.settings))
+        log.info("settings read again%s", f"; restart the daemon for {', '.join(fixed)}" if fixed else "")
+
+
+def _level(settings: Settings) -> int:
+    return logging.DEBUG if settings.debug else logging.INFO
 
 
 def _prepare_host(settings: Settings) -> None:
@@ -153,9 +176,10 @@ def _prepare_host(settings: Settings) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `bastided` and of `bastide daemon`; gives the exit status."""
     try:
-        settings = parse(sys.argv[1:] if argv is None else argv)
+        words = sys.argv[1:] if argv is None else argv
+        settings = parse(words)
         logging.basicConfig(
-            level=logging.DEBUG if settings.debug else logging.INFO,
+            level=_level(settings),
             format="%(levelname)s %(name)s: %(message)s",
             stream=sys.stderr,
         )
@@ -163,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A client that goes away is no error, and every other one is logged by the API itself.
         logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
         _prepare_host(settings)
-        asyncio.run(serve(settings))
+        asyncio.run(serve(settings, lambda: parse(words)))
     except BastideError as error:
         sys.stderr.write(f"bastided: {error.message}\n")
         return 125

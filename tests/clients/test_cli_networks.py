@@ -103,6 +103,14 @@ def test_a_static_address(docker: Docker) -> None:
     assert re.search("(?i)already in use", done.err)
 
 
+def test_a_link_local_address(docker: Docker) -> None:
+    docker("network", "create", "net")
+    options = ("--network", "net", "--link-local-ip", "169.254.9.9")
+    docker("run", "-d", *options, "--name", "near", "busybox", "sleep", "1000")
+    assert "169.254.9.9/16" in docker.ok("exec", "near", "ip", "-4", "addr", "show", "eth0")
+    assert docker.field("near", "{{json .NetworkSettings.Networks.net.IPAMConfig.LinkLocalIPs}}") == '["169.254.9.9"]'
+
+
 def interfaces(docker: Docker, name: str) -> list[str]:
     """The interfaces that have an IPv4 address."""
     return [line.split()[1] for line in docker("exec", name, "ip", "-4", "-o", "address").lines]

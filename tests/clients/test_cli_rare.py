@@ -121,9 +121,9 @@ def test_update_of_rare_limits(docker: Docker) -> None:
     assert docker.field("one", "{{.HostConfig.CpuPeriod}} {{.HostConfig.CpuQuota}}") == "50000 25000"
 
 
-@pytest.mark.parametrize("flags", [["--link-local-ip", "169.254.1.5"], ["--storage-opt", "size=20m"]], ids=str)
+@pytest.mark.parametrize("flags", [["--storage-opt", "size=20m"]], ids=str)
 def test_what_hangs_on_the_host(docker: Docker, flags: list[str]) -> None:
     """Honoured, or refused by name."""
     docker("network", "create", "--subnet", "10.111.0.0/24", "net")
     done = docker("run", "--rm", "--network", "net", *flags, "busybox", "true", code=None)
-    assert done.code == 0 or re.search("(?i)link-local|storage-opt|storage option", done.err)
+    assert done.code == 0 or re.search("(?i)storage-opt|storage option", done.err)

@@ -141,7 +141,8 @@ def answers(path: Path | None, address: str, port: int, seconds: float, udp: boo
         with socket.socket(family, socket.SOCK_DGRAM if udp else socket.SOCK_STREAM) as channel:
             channel.settimeout(seconds)
             try:
-                channel.connect((address, port))
+                # With the device, where one is named after `%`.
+                channel.connect(socket.getaddrinfo(address, port, family)[0][4])
                 channel.sendall(b"?")
                 return channel.recv(100)
             except OSError:
@@ -554,6 +555,35 @@ async def test_nobody_speaks_as_somebody_else(bridge: NetworkDriver, settings: S
     server.close()
     await bridge.leave(plan, one)
     await bridge.leave(plan, two)
+    await bridge.down(plan)
+
+
+@pytest.mark.parametrize(
+    ("mine", "yours", "stolen"), [("169.254.7.1", "169.254.7.2", "169.254.7.3"), ("fe80::71", "fe80::72", "fe80::73")]
+)
+async def test_link_local_addresses_that_are_asked_for(
+    bridge: NetworkDriver, settings: Settings, mine: str, yours: str, stolen: str
+) -> None:
+    plan = planned(bridge, bridged())
+    await bridge.up(plan)
+    here, there = namespace(settings), namespace(settings)
+    ends = []
+    for path, address in ((here, mine), (there, yours)):
+        wanted = EndpointSettings(ipam_config=EndpointIPAM(link_local_ips=[address]))
+        ends.append(await bridge.join(plan, address, NamespacePlug(path=path), wanted))
+    six = ":" in mine
+    server = Server(there, 80, six=six)
+    target = f"{yours}%eth0" if six else yours
+    route = ("ip", "route", "replace", f"{yours}/{128 if six else 32}", "dev", "eth0", "src")
+    within(here, *route, mine)
+    assert (await told(here, target, 80) or "").partition("%")[0] == mine
+    # Another one, that it was not given.
+    within(here, "ip", "addr", "add", f"{stolen}/{64 if six else 16}", "dev", "eth0", "nodad")
+    within(here, *route, stolen)
+    assert await ask(here, target, 80) is None
+    server.close()
+    for end in ends:
+        await bridge.leave(plan, end)
     await bridge.down(plan)
 
 

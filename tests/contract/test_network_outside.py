@@ -172,6 +172,21 @@ async def test_link_local_metadata_is_out_of_reach(site: Site, world: Path) -> N
     server.close()
 
 
+async def test_link_local_metadata_that_the_host_answers_itself(site: Site) -> None:
+    """Some hosts send the question to a server of theirs."""
+    gateway = site.endpoint.interface.gateways[0]
+    server = Server(None, PORTS + 4)
+    assert await told(site.path, gateway, PORTS + 4) is not None
+    table = f"bstmeta{NUMBER}"
+    rules = f"type nat hook prerouting priority -120; ip daddr {METADATA} tcp dport 80 dnat to {gateway}:{PORTS + 4}"
+    host("nft", f"table ip {table} {{ chain arriving {{ {rules}; }}; }}")
+    try:
+        assert await ask(site.path, METADATA, 80) is None
+    finally:
+        host("nft", "delete", "table", "ip", table)
+        server.close()
+
+
 async def test_the_gateway_offers_what_the_host_offers_and_no_loopback(site: Site, world: Path) -> None:
     servers = [
         Server(None, PORTS + 1, bind="127.0.0.1"),

@@ -200,6 +200,45 @@ def test_connecting_while_it_runs(daemon: Daemon, isolation: str) -> None:
 
 
 @pytest.mark.parametrize("isolation", CHANGING, indirect=True)
+def test_what_an_interface_is_told(daemon: Daemon, isolation: str) -> None:
+    """Link-local addresses and kernel parameters, at the start and while it runs."""
+    option = "com.docker.network.endpoint.sysctls=net.ipv4.conf.IFNAME.{}=1".format
+    for name in ("one", "two"):
+        daemon.ok("network", "create", name)
+    network = ("--network", f"name=one,driver-opt={option('log_martians')},link-local-ip=169.254.7.7")
+    daemon.ok("run", "-d", "--isolation", isolation, "--name", "told", *network, "busybox", "sleep", "1000")
+    daemon.ok("network", "connect", "--driver-opt", option("log_martians"), "--link-local-ip", "fe80::8", "two", "told")
+    for device, address in (("eth0", "169.254.7.7/16"), ("eth1", "fe80::8/64")):
+        script = f"cat /proc/sys/net/ipv4/conf/{device}/log_martians; ip address show {device}"
+        said = daemon.ok("exec", "told", "sh", "-c", script)
+        assert said.splitlines()[0] == "1"
+        assert address in said
+    shown = daemon.inspect("told")["NetworkSettings"]["Networks"]
+    assert shown["one"]["IPAMConfig"]["LinkLocalIPs"] == ["169.254.7.7"]
+    assert shown["two"]["DriverOpts"] == dict([option("log_martians").split("=", 1)])
+    # What its kernel does not have: one line, and nothing is left of it.
+    daemon.ok("network", "create", "three")
+    for words in (
+        (
+            "run",
+            "--rm",
+            "--isolation",
+            isolation,
+            "--network",
+            f"name=three,driver-opt={option('nosuch')}",
+            "busybox",
+            "true",
+        ),
+        ("network", "connect", "--driver-opt", option("nosuch"), "three", "told"),
+    ):
+        done = daemon.cli(*words)
+        assert done.returncode
+        assert "nosuch" in done.stderr.splitlines()[0]
+    assert daemon.ok("ps", "-aq", "--filter", "network=three") == ""
+    daemon.ok("network", "rm", "three")
+
+
+@pytest.mark.parametrize("isolation", CHANGING, indirect=True)
 def test_connecting_again_and_again_also_under_another_daemon(daemon: Daemon, isolation: str) -> None:
     daemon.ok("network", "create", "--ipv6", "meadow")
     run(daemon, isolation, "-d", "--name", "server", *SERVE)

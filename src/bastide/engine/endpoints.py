@@ -10,7 +10,7 @@ import msgspec
 from bastide.model.container import Container, HostConfig
 from bastide.model.errors import InvalidArgument
 from bastide.model.network import EndpointIPAM, EndpointSettings, Network
-from bastide.network import Endpoint, Port, ipam, resolv
+from bastide.network import Endpoint, Port, endpoint_options, ipam, resolv
 from bastide.network.names import ordered
 
 DEFAULT = "bridge"
@@ -68,10 +68,9 @@ def check_endpoint(settings: EndpointSettings, network: str) -> EndpointSettings
         for version, text in ((4, asked.ipv4_address), (6, asked.ipv6_address)):
             if text and _version(text) != version:
                 raise InvalidArgument(f"invalid endpoint settings: invalid IPv{version} address: {text}")
-    if asked is not None and asked.link_local_ips:
-        raise InvalidArgument("link-local addresses of an endpoint cannot be chosen")
-    if settings.driver_opts:
-        raise InvalidArgument(f"unknown endpoint option {next(iter(settings.driver_opts))!r}")
+    endpoint_options.check(settings)
+    if network in ("host", "none") and (settings.driver_opts or (asked and asked.link_local_ips)):
+        raise InvalidArgument(f"invalid endpoint settings: network {network} has no interface to configure")
     for alias in settings.aliases or []:
         if not alias or len(alias) > 253 or any(c.isspace() or not c.isprintable() for c in alias):
             raise InvalidArgument(f"invalid network alias: {alias!r}")
@@ -140,9 +139,9 @@ def asked(settings: EndpointSettings) -> EndpointSettings:
 
 
 def is_plain(settings: EndpointSettings) -> bool:
-    """Whether any address will do."""
+    """Whether any interface will do."""
     own = settings.ipam_config or EndpointIPAM()
-    return not (settings.mac_address or own.ipv4_address or own.ipv6_address)
+    return not (settings.mac_address or settings.driver_opts or own != EndpointIPAM())
 
 
 def names(container: Container, settings: EndpointSettings) -> tuple[str, ...]:

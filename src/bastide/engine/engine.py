@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import platform
 
 from bastide import storage
 from bastide.engine.backends import Backends
@@ -27,7 +29,8 @@ from bastide.engine.system import System
 from bastide.engine.tasks import Tasks
 from bastide.engine.volumes import Volumes
 from bastide.engine.warm import Warmth
-from bastide.model.config import Settings
+from bastide.model.config import RELOADABLE, Settings
+from bastide.model.errors import Unsupported
 
 log = logging.getLogger("bastide.engine")
 
@@ -96,6 +99,19 @@ class Engine:
         await self.recovery.run()
         await self.builder.open()
         self.rotation.begin()
+
+    async def reload(self, settings: Settings) -> list[str]:
+        """Take over what of these settings can change while it runs; gives the names of what differs and cannot."""
+        self.settings, fixed = self.settings.reloaded(settings)
+        self.rotation.default = self.settings.log_max_size
+        if self.settings.pool_memory >= 0:
+            try:
+                await self.warmth.resize(self.settings.pool_memory)
+            except Unsupported as error:
+                log.warning("pool_memory: %s", error)
+        values = {name: json.dumps(getattr(self.settings, name)) for name in RELOADABLE}
+        self.events.publish("daemon", "reload", self.system.id, {"name": platform.node(), **values})
+        return fixed
 
     async def close(self) -> None:
         """Stop following; containers and VMs go on."""

@@ -36,6 +36,8 @@ class Rotation:
 
     def __init__(self, settings: Settings, ledger: Ledger, backends: Backends, tasks: Tasks) -> None:
         self._settings, self._ledger, self._backends, self._tasks = settings, ledger, backends, tasks
+        self.default = settings.log_max_size
+        """Bytes of a log that has no limit of its own."""
         self._seen: dict[str, tuple[float, int]] = {}
         """When a container's log was looked at, and its size then."""
 
@@ -55,7 +57,7 @@ class Rotation:
     async def _look(self, container: Container) -> float:
         """Rotate its log where that is due; gives the seconds until it may be again."""
         log = bundles.Paths(self._settings, container.id).log
-        limits = log_options.limits(container.host_config.log_config, self._settings.log_max_size)
+        limits = log_options.limits(container.host_config.log_config, self.default)
         try:
             size = log.stat().st_size
         except FileNotFoundError:

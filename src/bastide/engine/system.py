@@ -166,7 +166,7 @@ class System:
             "IPv4Forwarding": True,
             "BridgeNfIptables": False,
             "BridgeNfIp6tables": False,
-            "Debug": self._settings.debug,
+            "Debug": self._engine.settings.debug,
             "NFd": len(os.listdir("/proc/self/fd")),
             "NGoroutines": 0,
             "SystemTime": now(),

@@ -46,7 +46,7 @@ async def plug(control: Path, agent: Agent, number: int, link: Interface) -> Non
     finally:
         os.close(queue)
     try:
-        await agent.ask(Ask.NETWORK, fields([(Field.INTERFACE, process.interface(number, link))]))
+        await agent.ask(Ask.NETWORK, fields(process.connected(number, link)))
     except BastideError:
         await unplug(control, agent, number, spare=True)
         raise

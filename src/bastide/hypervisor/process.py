@@ -94,14 +94,23 @@ def interface(number: int, link: Interface) -> bytes:
     """An interface as lines of text; `number` is the NIC's in the template."""
     lines = [f"nic {number}", f"name {link.name}", f"mac {link.mac}", f"mtu {link.mtu}"]
     lines.append("up 1")
-    if any(":" in address for address in link.addresses):
+    if any(":" in address for address in link.all_addresses):
         lines.append("ipv6 1")
-    lines += [f"address {address}" for address in link.addresses]
+    lines += [f"address {address}" for address in link.all_addresses]
     lines += [f"gateway {gateway}" for gateway in link.gateways]
     lines += [f"route {destination} {gateway}" for destination, gateway in link.routes]
     if any("\n" in line for line in lines):
         raise InvalidArgument(f"network interface {link.name!r}: a value holds a line break")
     return "\n".join(lines).encode()
+
+
+def connected(number: int, link: Interface) -> list[tuple[Field, bytes]]:
+    """Fields of CONFIGURE and NETWORK: an interface, then its kernel parameters. Raises InvalidArgument."""
+    return [(Field.INTERFACE, interface(number, link)), *_sysctls(link.sysctls)]
+
+
+def _sysctls(pairs: Iterable[tuple[str, str]]) -> list[tuple[Field, bytes]]:
+    return [(Field.SYSCTL, joined(pair)) for pair in pairs]
 
 
 def no_interface(number: int) -> bytes:
@@ -188,10 +197,11 @@ def identity(bundle: Bundle, *, memory: int = 0, mounted: bool = False, former_n
     # Of a VM that is started again it stays the same (machine-id(5): 32 hexadecimal digits, a line).
     items.append((Field.MACHINE_ID, f"{hashlib.sha256(bundle.id.encode()).hexdigest()[:32]}\n".encode()))
     items += [(Field.INTERFACE, no_interface(number)) for number in range(former_nics)]
-    items += [(Field.INTERFACE, interface(number, link)) for number, link in enumerate(bundle.networking.interfaces)]
+    for number, link in enumerate(bundle.networking.interfaces):
+        items += connected(number, link)
     items += _mounts(bundle.mounts)
     if host.shm_size and host.shm_size != DEFAULT_SHM:
         items.append((Field.SHM_SIZE, u64(host.shm_size)))
     items += limit_fields({name: value for name, value in limits(host, memory).items() if value != "max"})
-    items += [(Field.SYSCTL, joined([name, value])) for name, value in (host.sysctls or {}).items()]
+    items += _sysctls((host.sysctls or {}).items())
     return fields(items)

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import msgspec
 
+RELOADABLE = ("debug", "log_max_size", "pool_memory")
+"""What may change while the daemon runs, when it reads its settings again (SIGHUP); `pool_memory` not back to -1."""
+
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the daemon keeps things and what it names them on the host.
@@ -54,6 +57,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     insecure_tcp: bool = False
     """Asks by name for TCP without TLS."""
     log_max_size: int = 16 << 20
+
+    def reloaded(self, other: Settings) -> tuple[Settings, list[str]]:
+        """The same with what `other` has and a daemon that runs can take over, and the names of what it cannot."""
+        taken = {name: getattr(other, name) for name in RELOADABLE}
+        if taken["pool_memory"] < 0:
+            del taken["pool_memory"]
+        settled = msgspec.structs.replace(self, **taken)
+        return settled, [name for name in self.__struct_fields__ if getattr(settled, name) != getattr(other, name)]
 
     @property
     def socket(self) -> Path:

@@ -79,7 +79,8 @@ class Interface(Struct, frozen=True, kw_only=True):
     """A network interface of the container, as `network` made it.
 
     `device` is the host's end (a veth, or the tap that QEMU opens); `name` the container's
-    (`eth0`). Addresses are CIDR. `routes` are `(destination, gateway)` beyond the default ones.
+    (`eth0`). Addresses are CIDR. `routes` are `(destination, gateway)` beyond the default ones;
+    `sysctls` are kernel parameters and values, as `(net.ipv4.conf.eth0.log_martians, 1)`.
     """
 
     name: str
@@ -89,6 +90,13 @@ class Interface(Struct, frozen=True, kw_only=True):
     gateways: tuple[str, ...] = ()
     mtu: int = 1500
     routes: tuple[tuple[str, str], ...] = ()
+    link_local: tuple[str, ...] = ()
+    sysctls: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def all_addresses(self) -> tuple[str, ...]:
+        """Those that the network gave, then the link-local ones that were asked for."""
+        return (*self.addresses, *self.link_local)
 
 
 class Networking(Struct, frozen=True, kw_only=True):

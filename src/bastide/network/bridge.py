@@ -30,6 +30,7 @@ from bastide.network import (
     Plug,
     Port,
     TapPlug,
+    endpoint_options,
     ipam,
     prepared,
 )
@@ -205,6 +206,8 @@ class Bridge(NetworkDriver, name="bridge"):
             if network.internal
             else tuple(str(pool.gateway) for _, pool in taken if pool.gateway is not None),
             mtu=side.options.mtu or default_mtu(),
+            link_local=endpoint_options.link_local(wanted),
+            sysctls=endpoint_options.sysctls(wanted, name),
         )
         return Endpoint(id=secrets.token_hex(32), container=container, network=network.id, interface=interface)
 

@@ -49,7 +49,7 @@ def endpoint_elements(interface: Interface) -> list[Element]:
         Element("bridge", "ports", (device,)),
         Element("bridge", "macs", (device, Mac(interface.mac))),
     ]
-    for cidr in interface.addresses:
+    for cidr in interface.all_addresses:
         own = ipaddress.ip_interface(cidr).ip
         found.append(Element("bridge", f"sources{own.version}", (device, own)))
         if own.version == 6:

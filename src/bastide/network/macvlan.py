@@ -19,7 +19,17 @@ from bastide.model.config import Settings
 from bastide.model.errors import InvalidArgument, NotFound, Unsupported
 from bastide.model.network import EndpointIPAM, EndpointSettings, Network
 from bastide.model.process import Interface, Struct
-from bastide.network import Endpoint, Feature, NamespacePlug, NetworkDriver, Plug, Port, ipam, prepared
+from bastide.network import (
+    Endpoint,
+    Feature,
+    NamespacePlug,
+    NetworkDriver,
+    Plug,
+    Port,
+    endpoint_options,
+    ipam,
+    prepared,
+)
 from bastide.network.routing import STANDARD_MTU
 
 _ENODEV, _EEXIST = 19, 17
@@ -106,6 +116,8 @@ class Macvlan(NetworkDriver, name="macvlan"):
             addresses=tuple(f"{address}/{pool.subnet.prefixlen}" for address, pool in taken),
             gateways=() if network.internal else tuple(str(pool.gateway) for _, pool in taken if pool.gateway),
             mtu=options.mtu or STANDARD_MTU,
+            link_local=endpoint_options.link_local(wanted),
+            sysctls=endpoint_options.sysctls(wanted, name),
         )
         try:
             made = await blocking(_join, options, interface, plug.path)

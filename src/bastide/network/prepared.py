@@ -15,6 +15,7 @@ from pathlib import Path
 from bastide.host import links, netns
 from bastide.host.netlink import Message, Netlink
 from bastide.model.config import Settings
+from bastide.model.errors import InvalidArgument
 from bastide.model.process import Interface
 
 _ENODEV = 19
@@ -80,16 +81,21 @@ def sysctls(values: dict[str, str]) -> None:
 
 
 def configure(interface: Interface) -> None:
-    """Give the device `interface.name` of the calling thread's namespace its addresses and routes.
+    """Give the device `interface.name` of the calling thread's namespace its addresses, routes and sysctls.
 
     A default route's metric is the device's number, so that the first device has it while it lasts.
     """
-    six = any(":" in address for address in interface.addresses)
+    six = any(":" in address for address in interface.all_addresses)
     sysctls({f"net/ipv6/conf/{interface.name}/disable_ipv6": "0" if six else "1"})
+    for name, value in interface.sysctls:
+        try:
+            (_SYSCTLS / name.replace(".", "/")).write_text(value)
+        except OSError as error:
+            raise InvalidArgument(f"sysctl {name}={value}: {error.strerror}") from error
     index = links.index_of(interface.name)
     metric = int("".join(filter(str.isdigit, interface.name)) or 0)
     messages: list[Message] = [links.up(index)]
-    messages += [links.address(index, address) for address in interface.addresses]
+    messages += [links.address(index, address) for address in interface.all_addresses]
     for gateway in interface.gateways:
         default = "::/0" if ":" in gateway else "0.0.0.0/0"
         messages.append(links.route(default, gateway, index, metric))

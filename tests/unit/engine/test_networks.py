@@ -23,6 +23,7 @@ from bastide.model.network import EndpointIPAM, EndpointSettings, Network, PortB
 from bastide.model.process import Interface
 from bastide.network import Endpoint, NamespacePlug, NetworkDriver, Plug, Port, TapPlug, ipam
 from bastide.network import Feature as NetworkFeature
+from bastide.network.endpoint_options import SYSCTLS
 from bastide.runtime import Feature
 
 CONTAINER = frozenset({Feature.NETWORK_NAMESPACE, Feature.HOTPLUG_NETWORK, Feature.SHARED_NAMESPACES})
@@ -375,6 +376,8 @@ async def test_what_is_not_asked_for_together(world: World) -> None:
         ("meadow", {"meadow": EndpointSettings(aliases=["a\nb"])}),
         ("meadow", {"meadow": EndpointSettings(mac_address="nope")}),
         ("meadow", {"meadow": EndpointSettings(driver_opts={"x": "y"})}),
+        ("none", {"none": EndpointSettings(driver_opts={SYSCTLS: "net.ipv4.conf.IFNAME.log_martians=1"})}),
+        ("host", {"host": EndpointSettings(ipam_config=EndpointIPAM(link_local_ips=["169.254.1.1"]))}),
         ("container:", {}),
     ):
         with pytest.raises(InvalidArgument):
