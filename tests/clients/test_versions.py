@@ -123,6 +123,23 @@ MEANT: list[tuple[dict[str, Any], int, Read, Any, Any]] = [
 """A creation, the minor version from which on it means something else, what to look at, what it is before and since."""
 
 
+def test_an_address_beside_the_networks(host: str) -> None:
+    """It is still understood, and those who could say it otherwise are told so."""
+    for minor, warned in ((43, False), (44, True)):
+        one = Api(host, f"1.{minor}")
+        made = one.ok("POST", "/containers/create", {"Image": "busybox", "MacAddress": MAC})
+        assert any("MacAddress field is now deprecated" in warning for warning in made["Warnings"] or []) is warned
+        assert _mac(one.ok("GET", f"/containers/{made['Id']}/json")) == MAC
+        one.ok("DELETE", f"/containers/{made['Id']}")
+
+
+def test_the_filter_that_was_a_parameter(host: str) -> None:
+    """By name, before it was one of the filters; ignored since."""
+    for minor, found in ((40, False), (41, True)):
+        assert bool(Api(host, f"1.{minor}").ok("GET", "/images/json?filter=nothing")) is found
+    assert Api(host, "1.40").ok("GET", "/images/json?filter=busybox")
+
+
 @pytest.mark.parametrize(("asked", "since", "read", "before", "after"), MEANT)
 def test_what_creations_mean(host: str, asked: dict[str, Any], since: int, read: Read, before: Any, after: Any) -> None:
     for minor, expected in ((since - 1, before), (since, after)):

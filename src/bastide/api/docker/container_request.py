@@ -40,6 +40,7 @@ class Create(msgspec.Struct, frozen=True, kw_only=True):
     config: Config
     host: HostConfig
     endpoints: dict[str, EndpointSettings]
+    warnings: list[str]
 
 
 _SET: Callable[[Any], bool] = bool
@@ -89,7 +90,12 @@ def read_create(data: bytes, version: versions.Version) -> Create:
     }
     endpoints = versions.endpoints(version, endpoints)
     config = versions.config(version, config)
-    return Create(config=config, host=host, endpoints=_with_address(config, host, endpoints))
+    return Create(
+        config=config,
+        host=host,
+        endpoints=_with_address(config, host, endpoints),
+        warnings=versions.warnings(version, config),
+    )
 
 
 def _check_subpaths(host: HostConfig) -> None:

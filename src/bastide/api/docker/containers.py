@@ -123,7 +123,7 @@ async def create(request: web.Request) -> web.Response:
             raise
         # A client takes 404 as "pull the image and try again"; that helps nothing else that is missing.
         raise InvalidArgument(error.message) from error
-    return reply({"Id": container.id, "Warnings": warnings}, 201)
+    return reply({"Id": container.id, "Warnings": [*wanted.warnings, *warnings]}, 201)
 
 
 def _insecure(request: web.Request, container: Container) -> dict[str, Any]:

@@ -56,7 +56,7 @@ async def listing(request: web.Request) -> web.Response:
     """`GET /images/json`."""
     images = request.app[ENGINE].images
     wanted = filters(request, _LIST_FILTERS)
-    if old := request.query.get("filter"):
+    if version(request) < (1, 41) and (old := request.query.get("filter")):
         wanted.setdefault("reference", []).append(old)
     selection = Selection(images, wanted)
     rows = []

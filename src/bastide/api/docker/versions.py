@@ -27,6 +27,15 @@ def config(asked: Version, given: Config) -> Config:
     return given
 
 
+def warnings(asked: Version, given: Config) -> list[str]:
+    """What a creation tells its client about the client's own age."""
+    if asked >= (1, 44) and given.mac_address:
+        return [
+            "The container-wide MacAddress field is now deprecated. It should be specified in EndpointsConfig instead."
+        ]
+    return []
+
+
 def host_config(asked: Version, given: HostConfig) -> HostConfig:
     """The same of what depends on the host. Raises InvalidArgument for what would be wrong to leave out."""
     changes: dict[str, Any] = {}
