@@ -121,6 +121,33 @@ def test_update_of_rare_limits(docker: Docker) -> None:
     assert docker.field("one", "{{.HostConfig.CpuPeriod}} {{.HostConfig.CpuQuota}}") == "50000 25000"
 
 
+@pytest.mark.parametrize(
+    ("flag", "rate", "field", "number"),
+    [
+        ("--device-read-bps", "1mb", "BlkioDeviceReadBps", 1 << 20),
+        ("--device-write-bps", "2mb", "BlkioDeviceWriteBps", 2 << 20),
+        ("--device-read-iops", "100", "BlkioDeviceReadIOps", 100),
+        ("--device-write-iops", "200", "BlkioDeviceWriteIOps", 200),
+    ],
+)
+def test_rates_of_a_device(docker: Docker, flag: str, rate: str, field: str, number: int) -> None:
+    disks = (folder.parent for folder in Path("/sys/class/block").glob("*/queue"))
+    device = next(str(path) for disk in disks if (path := Path("/dev", disk.name)).is_block_device())
+    docker("run", "-d", "--name", "slow", flag, f"{device}:{rate}", *SLEEP)
+    shown = json.loads(docker.ok("inspect", "-f", f"{{{{json .HostConfig.{field}}}}}", "slow"))
+    assert shown == [{"Path": device, "Rate": number}]
+    done = docker("run", "--rm", flag, f"/dev/nothing:{rate}", "busybox", "true", code=None)
+    assert done.code in (125, 126, 127)
+    assert "/dev/nothing" in done.err
+
+
+def test_real_time(docker: Docker) -> None:
+    """Refused by name: Docker gives it only where its daemon was set up for that, which this dockerd was not."""
+    done = docker("run", "--rm", "--cpu-rt-runtime", "100000", "busybox", "true", code=None)
+    assert done.code
+    assert re.search("(?i)realtime|real-time|rt_runtime|rt_period", done.err)
+
+
 @pytest.mark.parametrize("flags", [["--storage-opt", "size=20m"]], ids=str)
 def test_what_hangs_on_the_host(docker: Docker, flags: list[str]) -> None:
     """Honoured, or refused by name."""

@@ -105,6 +105,13 @@ def test_the_usual_keys_where_it_is_begun(docker: Docker, program: list[str], na
     assert running(docker, name)
 
 
+@pytest.mark.parametrize("flags", [[], ["--detach-keys", "ctrl-a,x"]])
+def test_keys_that_leave_an_exec_running(docker: Docker, program: list[str], echo: str, flags: list[str]) -> None:
+    with Terminal(docker, program, "exec", *flags, "-it", echo, "sh", "-c", "exec cat # left alone") as screen:
+        leave(screen, b"\x01x" if flags else b"\x10\x11")
+    assert docker.ok("exec", echo, "ps").count(" cat") == 2
+
+
 def test_the_usual_keys_mean_nothing_beside_others(docker: Docker, program: list[str], echo: str) -> None:
     with Terminal(docker, program, "attach", "--detach-keys", "ctrl-a,x", echo) as screen:
         screen.type(b"\x10\x11\rstill\r")
