@@ -13,6 +13,9 @@ HERE = Path(__file__).parent
 CASES = (
     "test_cli_at_rest.py::test_into_one_that_never_ran",
     "test_cli_containers.py",
+    "test_cli_networks.py",
+    "test_cli_run.py",
+    "test_cli_terminal.py",
     "test_docker_py.py",
     "test_testcontainers.py",
     "test_compose.py::test_verbs",

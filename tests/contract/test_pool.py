@@ -16,6 +16,7 @@ from tests.contract.place import Place, read
 from tests.living import processes_with
 
 from bastide.host.processes import Handle
+from bastide.hypervisor import pool
 from bastide.hypervisor.pool import Member
 from bastide.model.config import Settings
 from bastide.model.container import HostConfig
@@ -254,6 +255,23 @@ async def test_the_limit_is_kept(vm: Warm) -> None:
     assert 0 < vm.qemu.pool().used <= limit
     vm.qemu.resize_pool(1 << 20)
     assert "more than it may use" in vm.qemu.pool().reason
+
+
+async def test_as_many_as_are_used_are_made_when_nobody_starts(vm: Warm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "_QUIET", 1.0)
+    own, after = vm.qemu._pool, []
+    make = own._make
+
+    async def noted(kind: pool.Kind) -> Member:
+        after.append(time.monotonic() - own._touched)
+        return await make(kind)
+
+    monkeypatch.setattr(own, "_make", noted)
+    await vm.warm()
+    for _ in range(3):
+        assert (await vm.run("true", image="busybox"))[0].code == 0
+    await vm.ready(4)
+    assert min(after) >= 1.0
 
 
 async def test_what_a_killed_daemon_left_is_swept(vm: Warm) -> None:

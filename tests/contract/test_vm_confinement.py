@@ -105,6 +105,20 @@ async def from_a_saved_state(settings: Settings, folder: Path) -> AsyncIterator[
 
 
 @contextlib.asynccontextmanager
+async def from_one_that_goes_on(settings: Settings, folder: Path) -> AsyncIterator[Wall]:
+    """As `bastide clone` of a VM that runs: its state is kept no longer than that takes."""
+    async with opened(Place("qemu", settings)) as place:
+        assert isinstance(place.runtime, Snapshotting)
+        container, _ = await place.start("sleep", "100")
+        (first,) = hypervisors(settings)
+        await place.runtime.save(container, folder, lasting=False)
+        clone = await place.bundle("unused")
+        await place.runtime.restore(clone, folder)
+        (pid,) = set(hypervisors(settings)) - {first}
+        yield Wall(pid, group=clone.id)
+
+
+@contextlib.asynccontextmanager
 async def waiting_in_the_pool(settings: Settings, folder: Path) -> AsyncIterator[Wall]:
     made = Warm("qemu", msgspec.structs.replace(settings, pool_memory=1 << 30))
     async with opened(made):
@@ -150,6 +164,7 @@ ORIGINS: list[Origin] = [
     from_the_images_template,
     from_another_architecture,
     from_a_saved_state,
+    from_one_that_goes_on,
     waiting_in_the_pool,
     from_the_pool,
     making_a_template,
