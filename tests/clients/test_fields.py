@@ -423,7 +423,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "colour",
     ),
     "IPAMConfig.LinkLocalIPs": (
-        {"NetworkingConfig": {"EndpointsConfig": {"bridge": {"IPAMConfig": {"LinkLocalIPs": ["169.254.7.7"]}}}}},
+        {"NetworkingConfig": {"EndpointsConfig": {"bridge": {"IPAMConfig": {"LinkLocalIPs": ["10.0.0.7"]}}}}},
         "link-local",
     ),
     "Hostname": ({"Hostname": "a b"}, "hostname"),
@@ -599,12 +599,17 @@ def test_links_of_the_default_network(docker: Docker, api: Api) -> None:
     "EndpointSettings.Aliases",
     "EndpointSettings.MacAddress",
     "EndpointSettings.Links",
+    "IPAMConfig.LinkLocalIPs",
 )
 def test_endpoints(docker: Docker, api: Api) -> None:
     docker("network", "create", "--ipv6", "--subnet", "10.110.7.0/24", "--subnet", "fd00:7::/64", "net")
     docker("run", "-d", "--name", "far", "--network", "net", "busybox", "sleep", "100")
     asked = {
-        "IPAMConfig": {"IPv4Address": "10.110.7.77", "IPv6Address": "fd00:7::77"},
+        "IPAMConfig": {
+            "IPv4Address": "10.110.7.77",
+            "IPv6Address": "fd00:7::77",
+            "LinkLocalIPs": ["169.254.7.7"],
+        },
         "MacAddress": "02:42:00:00:00:78",
         "Aliases": ["nick"],
         "Links": ["far:near"],
@@ -612,7 +617,7 @@ def test_endpoints(docker: Docker, api: Api) -> None:
     body = {**host(NetworkMode="net"), "NetworkingConfig": {"EndpointsConfig": {"net": asked}}}
     line = "ip addr show eth0; ping -4 -c1 -W5 nick | head -n1; ping -4 -c1 -W5 near | head -n1"
     said = output(api, body, line)
-    for word in ("10.110.7.77/24", "fd00:7::77/64", "02:42:00:00:00:78", "(10.110.7.77)"):
+    for word in ("10.110.7.77/24", "fd00:7::77/64", "02:42:00:00:00:78", "(10.110.7.77)", "169.254.7.7/16"):
         assert word in said, said
     assert f"({docker.field('far', '{{.NetworkSettings.Networks.net.IPAddress}}')})" in said
 

@@ -5,6 +5,8 @@ Source: Docker's "Engine API version history"; the switch holds the tables again
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -180,6 +182,55 @@ def test_what_a_version_lacks_is_refused(host: str, mount: dict[str, Any], since
     made = Api(host, f"1.{since}").ok("POST", "/containers/create", asked)
     Api(host)("DELETE", f"/containers/{made['Id']}?v=1")
     Api(host)("DELETE", "/volumes/versioned")
+
+
+@pytest.mark.parametrize(
+    ("mount", "options"),
+    [({"Type": "bind", "Source": "/usr"}, "TmpfsOptions"), ({"Type": "tmpfs"}, "VolumeOptions")],
+)
+def test_options_of_another_type_of_mount_until_1_41(host: str, mount: dict[str, Any], options: str) -> None:
+    wanted = {**mount, "Target": "/m", options: {}}
+    asked = {"Image": "busybox", "Cmd": ["true"], "HostConfig": {"Mounts": [wanted]}}
+    made = Api(host, "1.41").ok("POST", "/containers/create", asked)
+    Api(host)("DELETE", f"/containers/{made['Id']}")
+    answer = Api(host, "1.42")("POST", "/containers/create", asked)
+    assert answer.status == 400
+    assert f'{options} must not be specified on mount type "{mount["Type"]}"' in answer.json()["message"]
+
+
+def test_a_wait_until_it_is_removed_since_1_30(host: str) -> None:
+    """Before, every wait was one for a container that does not run, as this one."""
+    for minor, waits in ((29, False), (30, True)):
+        made = Api(host, f"1.{minor}").ok("POST", "/containers/create", {"Image": "busybox", "Cmd": ["true"]})
+        path = f"/v1.{minor}/containers/{made['Id']}/wait?condition=removed"
+        with socket.socket(socket.AF_UNIX) as channel:
+            channel.connect(host.removeprefix("unix://"))
+            channel.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode())
+            channel.settimeout(3)
+            said = b""
+            with contextlib.suppress(TimeoutError):
+                while b"StatusCode" not in said:
+                    said += channel.recv(4096)
+            assert (b"StatusCode" not in said) is waits, said
+            Api(host)("DELETE", f"/containers/{made['Id']}")
+
+
+def test_the_size_of_an_execs_terminal_since_1_42(host: str) -> None:
+    for minor, told in ((41, False), (42, True)):
+        one = Api(host, f"1.{minor}")
+        asked = {"Cmd": ["sh", "-c", "stty size <&1"], "Tty": True, "AttachStdout": True, "ConsoleSize": [7, 9]}
+        made = one.ok("POST", "/containers/busy/exec", asked)
+        answer = one("POST", f"/exec/{made['Id']}/start", {"Tty": True, "ConsoleSize": [7, 9]})
+        assert ("7 9" in answer.body.decode()) is told, minor
+
+
+def test_a_platform_of_a_creation_since_1_41(host: str) -> None:
+    for minor, status in ((40, 201), (41, 404)):
+        one = Api(host, f"1.{minor}")
+        answer = one("POST", "/containers/create?platform=linux/s390x", {"Image": "busybox", "Cmd": ["true"]})
+        assert answer.status == status, answer.body
+        if status == 201:
+            one("DELETE", f"/containers/{answer.json()['Id']}")
 
 
 def test_one_network_at_creation_until_1_43(host: str) -> None:

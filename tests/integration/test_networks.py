@@ -199,6 +199,16 @@ def test_connecting_while_it_runs(daemon: Daemon, isolation: str) -> None:
     assert inside(daemon, isolation, "meadow", "wget -qO- http://shop/") == HELLO
 
 
+@pytest.mark.parametrize("isolation", GVISOR, indirect=True)
+def test_what_gvisors_interface_cannot_be_told(daemon: Daemon, isolation: str) -> None:
+    daemon.ok("network", "create", "one")
+    name = "com.docker.network.endpoint.sysctls"
+    network = ("--network", f"name=one,driver-opt={name}=net.ipv4.conf.IFNAME.log_martians=1")
+    done = daemon.cli("run", "--name", "told", "--isolation", isolation, *network, "busybox", "true")
+    assert done.returncode == 125
+    assert f"isolation gvisor does not offer {name}: leave it out or use --isolation container" in done.stderr
+
+
 @pytest.mark.parametrize("isolation", CHANGING, indirect=True)
 def test_what_an_interface_is_told(daemon: Daemon, isolation: str) -> None:
     """Link-local addresses and kernel parameters, at the start and while it runs."""

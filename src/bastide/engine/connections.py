@@ -19,7 +19,18 @@ from bastide.model.container import Container
 from bastide.model.errors import BastideError, Conflict, InvalidArgument, NotFound, PermissionDenied, Unsupported
 from bastide.model.network import EndpointSettings, Network, PortBinding
 from bastide.model.process import Networking, Struct
-from bastide.network import Endpoint, NamespacePlug, Naming, NetworkDriver, Plug, Preparing, TapPlug, ipam, resolv
+from bastide.network import (
+    Endpoint,
+    NamespacePlug,
+    Naming,
+    NetworkDriver,
+    Plug,
+    Preparing,
+    TapPlug,
+    endpoint_options,
+    ipam,
+    resolv,
+)
 from bastide.network import Feature as NetworkFeature
 from bastide.network.names import Directory, Place, Resident
 from bastide.network.namespaces import Namespaces
@@ -97,6 +108,11 @@ class Connections:
         wanted = {name: endpoints.asked(settings) for name, settings in container.networks.items()}
         if endpoints.mode_network(mode) == "host":
             return self._finish(container, Attachment(owned=False), wanted, Networking(host=True))
+        if Feature.SYSCTLS not in features and any(endpoint_options.sysctls(each, "") for each in wanted.values()):
+            raise Unsupported(
+                f"isolation {container.isolation} does not offer {endpoint_options.SYSCTLS}: leave it out or use "
+                "--isolation container"
+            )
         in_namespace = Feature.NETWORK_NAMESPACE in features
         async with AsyncExitStack() as undo:
             attachment = await self._attach(container, wanted, in_namespace, uid, undo)

@@ -171,7 +171,7 @@ def _check_mount(mount: Wish) -> None:
         ("volume", mount.volume_options),
         ("tmpfs", mount.tmpfs_options),
     ):
-        if mount.type != kind and options is not None and options != type(options)():
+        if mount.type != kind and options is not None:
             raise InvalidArgument(f'{kind.capitalize()}Options must not be specified on mount type "{mount.type}"')
     if (bind := mount.bind_options) is not None:
         if not mount.read_only and bind.read_only_non_recursive:

@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from bastide.api import detach, hijack
+from bastide.api.docker import versions
 from bastide.api.docker.containers import terminal_size
 from bastide.api.http import ENGINE, body, nothing, reply, streaming, version
 from bastide.engine.execs import Exec, ExecConfig
@@ -47,7 +48,7 @@ class _Complaint(Stdio):
 
 async def create(request: web.Request) -> web.Response:
     """`POST /containers/{name}/exec`."""
-    config = await body(request, ExecConfig)
+    config = versions.exec_config(version(request), await body(request, ExecConfig))
     detach.parse(config.detach_keys)
     return reply({"Id": request.app[ENGINE].execs.create(request.match_info["name"], config)}, 201)
 

@@ -12,6 +12,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from bastide.engine.endpoints import PREDEFINED
+from bastide.engine.execs import ExecConfig
 from bastide.host.cgroups import unified
 from bastide.model.container import BindOptions, Config, Container, HostConfig, Mount
 from bastide.model.errors import InvalidArgument
@@ -25,6 +26,11 @@ def config(asked: Version, given: Config) -> Config:
     if asked < (1, 44) and given.healthcheck:
         return replace(given, healthcheck=replace(given.healthcheck, start_interval=0))
     return given
+
+
+def exec_config(asked: Version, given: ExecConfig) -> ExecConfig:
+    """What a creation of an exec means."""
+    return replace(given, console_size=None) if asked < (1, 42) else given
 
 
 def warnings(asked: Version, given: Config) -> list[str]:
@@ -58,6 +64,13 @@ def host_config(asked: Version, given: HostConfig) -> HostConfig:
 def _mount(asked: Version, given: Mount) -> Mount:
     if asked < (1, 45) and given.volume_options and given.volume_options.subpath:
         raise InvalidArgument("VolumeOptions.Subpath needs API v1.45 or newer")
+    if asked < (1, 42):
+        # Nobody looked.
+        given = replace(
+            given,
+            tmpfs_options=given.tmpfs_options if given.type == "tmpfs" else None,
+            volume_options=None if given.type == "tmpfs" else given.volume_options,
+        )
     if asked >= (1, 44) or given.type != "bind":
         return given
     options = given.bind_options or BindOptions()
