@@ -160,7 +160,7 @@ void system_leave_limits(void);
 int system_freeze(bool freeze);
 int write_file(const char *path, const char *text);
 int open_in_root(const char *path, int flags, bool make_directory);
-uint64_t system_oom_kills(void);
+bool system_oom_killed(bool killed);
 size_t system_stats(char *text, size_t size);
 
 extern struct walls system_walls;

@@ -288,7 +288,7 @@ static void on_ended(struct process *process, int status)
 		on_status(&process->status, 0);
 	process->exited = true;
 	process->code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
-	process->oom = system_oom_kills() > 0;
+	process->oom = system_oom_killed(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 	source_close(&process->in);
 	pump_all(process);
 }

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/openat2.h>
+#include <poll.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,6 +31,7 @@
 int system_base = -1, system_upper = -1;
 
 static int limits = -1;	 /* the container's cgroup */
+static int memory_events = -1;
 static int outside = -1; /* `cgroup.procs` of the one above: what is written there leaves the limits */
 static char base_device[32], upper_device[32];
 struct walls system_walls;
@@ -157,6 +159,28 @@ static void make_dev(void)
 	mount("mqueue", TREE "/dev/mqueue", "mqueue", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
 }
 
+/* Whether `memory.events` of the container's cgroup tells of a process that was killed for want of memory. */
+static bool read_oom_kills(void)
+{
+	char text[512];
+	ssize_t length = pread(memory_events, text, sizeof text - 1, 0);
+	text[length > 0 ? length : 0] = 0;
+	char *at = strstr(text, "oom_kill ");
+	return at && strtoull(at + 9, NULL, 10);
+}
+
+/* Whether the kernel killed any of the container's processes for want of memory. Every process that ends asks, and
+ * an emulated kernel takes long to write such a file out: whether it is another one than when it was read, poll(2) says
+ * (cgroups(7)), a moment later. One that was `killed` is worth the time. */
+bool system_oom_killed(bool killed)
+{
+	static bool found;
+	struct pollfd changed = {.fd = memory_events, .events = POLLPRI};
+	if (!found && (killed || (poll(&changed, 1, 0) > 0 && changed.revents & POLLPRI)))
+		found = read_oom_kills();
+	return found;
+}
+
 /* The agent moves into the container's cgroup, so that every process begins there, and sees it as the root. */
 static void make_cgroup(const char *path, unsigned long flags)
 {
@@ -170,6 +194,8 @@ static void make_cgroup(const char *path, unsigned long flags)
 	snprintf(name, sizeof name, "%s/container", path);
 	mkdir(name, 0755);
 	limits = open(name, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	memory_events = openat(limits, "memory.events", O_RDONLY | O_CLOEXEC);
+	read_oom_kills();
 	snprintf(name, sizeof name, "%s/container/cgroup.procs", path);
 	write_file(name, "0");
 	umount2(path, MNT_DETACH);
@@ -545,22 +571,6 @@ int system_freeze(bool freeze)
 		frozen = freeze;
 	close(fd);
 	return result;
-}
-
-/* How many processes the kernel killed for want of memory: the container's, as before it there is nobody. */
-uint64_t system_oom_kills(void)
-{
-	char text[16384];
-	int fd = open("/proc/vmstat", O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return 0;
-	ssize_t length = read(fd, text, sizeof text - 1);
-	close(fd);
-	if (length <= 0)
-		return 0;
-	text[length] = 0;
-	char *at = strstr(text, "\noom_kill ");
-	return at ? strtoull(at + 10, NULL, 10) : 0;
 }
 
 /* The kernel's own files, one after the other, each after a line `=== path`. */
