@@ -154,3 +154,18 @@ def test_what_hangs_on_the_host(docker: Docker, flags: list[str]) -> None:
     docker("network", "create", "--subnet", "10.111.0.0/24", "net")
     done = docker("run", "--rm", "--network", "net", *flags, "busybox", "true", code=None)
     assert done.code == 0 or re.search("(?i)storage-opt|storage option", done.err)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["node", "ls"], ["service", "ls"], ["stack", "ls"], ["secret", "ls"], ["config", "ls"], ["swarm", "leave"]],
+    ids=" ".join,
+)
+def test_outside_a_swarm(docker: Docker, words: list[str]) -> None:
+    assert re.search("(?i)not a swarm manager|not part of a swarm", docker(*words, code=1).err)
+
+
+def test_plugins(docker: Docker) -> None:
+    """There are none."""
+    assert docker.ok("plugin", "ls", "-q") == ""
+    assert re.search("(?i)not found|no such plugin", docker("plugin", "inspect", "nothing", code=1).err)

@@ -248,12 +248,15 @@ def test_one_network_at_creation_until_1_43(host: str) -> None:
 
 def test_a_stop_signal_of_the_request_since_1_42(host: str) -> None:
     """It is sent instead of the container's own: seen by the exit code of a shell that traps it."""
-    trap = "trap 'exit 5' TERM; trap 'exit 6' USR1; while true; do sleep 0.1; done"
+    trap = "trap 'exit 5' TERM; trap 'exit 6' USR1; echo ready; while true; do sleep 0.1; done"
     for minor, code in ((41, 5), (42, 6)):
         one = Api(host, f"1.{minor}")
         identity = one.ok("POST", "/containers/create", {"Image": "busybox", "Cmd": ["sh", "-c", trap]})["Id"]
         one.ok("POST", f"/containers/{identity}/start")
-        time.sleep(0.5)
+        deadline = time.monotonic() + 30
+        while b"ready" not in one("GET", f"/containers/{identity}/logs?stdout=1").body:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
         assert one("POST", f"/containers/{identity}/stop?signal=USR1&t=5").status == 204
         assert one.ok("GET", f"/containers/{identity}/json")["State"]["ExitCode"] == code
         one("DELETE", f"/containers/{identity}")

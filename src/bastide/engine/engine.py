@@ -102,9 +102,10 @@ class Engine:
 
     async def reload(self, settings: Settings) -> list[str]:
         """Take over what of these settings can change while it runs; gives the names of what differs and cannot."""
-        self.settings, fixed = self.settings.reloaded(settings)
+        former = self.settings
+        self.settings, fixed = former.reloaded(settings)
         self.rotation.default = self.settings.log_max_size
-        if self.settings.pool_memory >= 0:
+        if self.settings.pool_memory != former.pool_memory:
             try:
                 await self.warmth.resize(self.settings.pool_memory)
             except Unsupported as error:
