@@ -49,7 +49,7 @@ def parse(argv: Sequence[str]) -> Settings:
     if options.config.exists():
         try:
             values |= tomllib.loads(options.config.read_text())
-        except (OSError, tomllib.TOMLDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise InvalidArgument(f"settings file {options.config}: {error}") from error
     known = Settings.__struct_fields__
     values |= {name: os.environ[f"BASTIDE_{name.upper()}"] for name in known if f"BASTIDE_{name.upper()}" in os.environ}

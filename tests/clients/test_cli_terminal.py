@@ -139,18 +139,8 @@ def counting(
     with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment) as client:
         try:
             docker.until(lambda: "ready" in docker("logs", name, code=None).out, "the process")
-            words = (
-                "events",
-                "--since",
-                "1m",
-                "--until",
-                "0s",
-                "--filter",
-                f"container={name}",
-                "--filter",
-                "event=attach",
-            )
-            docker.until(lambda: docker.ok(*words), "the client")
+            asked = f"events --since 1m --until 0s --filter container={name} --filter event=attach".split()
+            docker.until(lambda: docker.ok(*asked), "the client")
             # It has yet to see to its signals.
             time.sleep(0.5)
             yield client

@@ -92,30 +92,25 @@ async def from_another_architecture(settings: Settings, folder: Path) -> AsyncIt
 
 
 @contextlib.asynccontextmanager
-async def from_a_saved_state(settings: Settings, folder: Path) -> AsyncIterator[Wall]:
+async def restored(settings: Settings, folder: Path, *, lasting: bool) -> AsyncIterator[Wall]:
     async with opened(Place("qemu", settings)) as place:
         assert isinstance(place.runtime, Snapshotting)
         container, _ = await place.start("sleep", "100")
         (first,) = hypervisors(settings)
-        await place.runtime.save(container, folder)
+        await place.runtime.save(container, folder, lasting=lasting)
         clone = await place.bundle("unused")
         await place.runtime.restore(clone, folder)
         (pid,) = set(hypervisors(settings)) - {first}
         yield Wall(pid, group=clone.id)
 
 
-@contextlib.asynccontextmanager
-async def from_one_that_goes_on(settings: Settings, folder: Path) -> AsyncIterator[Wall]:
+def from_a_saved_state(settings: Settings, folder: Path) -> AbstractAsyncContextManager[Wall]:
+    return restored(settings, folder, lasting=True)
+
+
+def from_one_that_goes_on(settings: Settings, folder: Path) -> AbstractAsyncContextManager[Wall]:
     """As `bastide clone` of a VM that runs: its state is kept no longer than that takes."""
-    async with opened(Place("qemu", settings)) as place:
-        assert isinstance(place.runtime, Snapshotting)
-        container, _ = await place.start("sleep", "100")
-        (first,) = hypervisors(settings)
-        await place.runtime.save(container, folder, lasting=False)
-        clone = await place.bundle("unused")
-        await place.runtime.restore(clone, folder)
-        (pid,) = set(hypervisors(settings)) - {first}
-        yield Wall(pid, group=clone.id)
+    return restored(settings, folder, lasting=False)
 
 
 @contextlib.asynccontextmanager

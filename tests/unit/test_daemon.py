@@ -37,8 +37,9 @@ def test_bad_settings_are_one_line(entry: str) -> None:
     assert "\n" not in caught.value.message
 
 
-def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"bridge = \n", b"bridge = '\xff'\n"])
+def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "config.toml"
-    file.write_text("bridge = \n")
+    file.write_bytes(content)
     with pytest.raises(InvalidArgument, match=r"config\.toml"):
         parse(["--config", str(file)])
