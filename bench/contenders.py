@@ -349,7 +349,7 @@ class Bastide(Contender):
         self.daemon.stop()
 
     def command(self, *words: str) -> list[str]:
-        return [sys.executable, "-I", "-S", str(SOURCE / "bastide" / "cli"), *words]
+        return [sys.executable, "-I", "-S", str(SOURCE / "bastide" / "cli" / "__main__.py"), *words]
 
 
 class BastideVm(Contender):

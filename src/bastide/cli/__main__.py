@@ -1,4 +1,4 @@
-"""`python -I -S …/bastide/cli`: the command line without `site`, from wherever the source stands."""
+"""`python -I -S …/bastide/cli/__main__.py`: the command line without `site`, from wherever the source stands."""
 
 import sys
 
