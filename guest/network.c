@@ -30,7 +30,7 @@ static int netlink = -1;
 /* The interfaces that the host calls NIC 0 and so on; `index` 0: there is none. */
 static struct {
 	int index;
-	bool connected, up;
+	bool connected, up, ipv6;
 	char name[IFNAMSIZ];
 } nics[MAX_NICS];
 
@@ -196,22 +196,36 @@ static int add_route(int index, const char *destination, const char *gateway)
 	return talk(&request);
 }
 
+/* Take a NIC's addresses, and its routes with them. */
+static void strip(unsigned number)
+{
+	struct ifreq address = {0};
+	char path[96];
+	memcpy(address.ifr_name, nics[number].name, IFNAMSIZ);
+	address.ifr_addr.sa_family = AF_INET;
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	/* The first one goes each time (netdevice(7): none is the address 0.0.0.0). */
+	for (int i = 0; fd >= 0 && i < 256 && ioctl(fd, SIOCGIFADDR, &address) == 0; i++) {
+		memset(&address.ifr_addr, 0, sizeof address.ifr_addr);
+		address.ifr_addr.sa_family = AF_INET;
+		ioctl(fd, SIOCSIFADDR, &address);
+	}
+	if (fd >= 0)
+		close(fd);
+	if (!nics[number].ipv6)
+		return;
+	snprintf(path, sizeof path, "/proc/sys/net/ipv6/conf/%s/disable_ipv6", nics[number].name);
+	write_file(path, "1");
+	nics[number].ipv6 = false;
+}
+
 /* Take a NIC down, its addresses with it, and give it the name of one that is not used. */
 static int disconnect(unsigned number)
 {
-	struct ifreq address = {0};
-	char path[96], idle[IFNAMSIZ];
+	char idle[IFNAMSIZ];
 	if (!nics[number].connected)
 		return 0;
-	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	memcpy(address.ifr_name, nics[number].name, IFNAMSIZ);
-	address.ifr_addr.sa_family = AF_INET;
-	if (fd >= 0) {
-		ioctl(fd, SIOCSIFADDR, &address);
-		close(fd);
-	}
-	snprintf(path, sizeof path, "/proc/sys/net/ipv6/conf/%s/disable_ipv6", nics[number].name);
-	write_file(path, "1");
+	strip(number);
 	snprintf(idle, sizeof idle, "nic%u", number);
 	/* Down before it is renamed. */
 	if (set_link(nics[number].index, NULL, NULL, 0, DOWN) < 0 || rename_nic(number, idle) < 0)
@@ -220,13 +234,26 @@ static int disconnect(unsigned number)
 	return 0;
 }
 
-/* Bring a NIC up under a name; what it was before is taken from it. */
+/* Have no other NIC under this name. */
+static int vacate(unsigned number, const char *name)
+{
+	for (unsigned other = 0; other < MAX_NICS; other++)
+		if (other != number && !strcmp(nics[other].name, name) && disconnect(other) < 0)
+			return -1;
+	return 0;
+}
+
+/* Bring a NIC up under a name; what it was before is taken from it. Where it has that name already it only loses its
+ * addresses: a rename makes all settings of an interface anew. */
 static int connect_nic(unsigned number, const char *name, const char *mac, unsigned mtu)
 {
 	int index = nics[number].index;
-	if (disconnect(number) < 0)
+	bool same = !strcmp(nics[number].name, name);
+	if (same && nics[number].connected)
+		strip(number);
+	else if (disconnect(number) < 0 || vacate(number, name) < 0)
 		return -1;
-	if (strcmp(nics[number].name, name) != 0) {
+	if (!same) {
 		if (set_link(index, NULL, NULL, 0, DOWN) < 0 || rename_nic(number, name) < 0)
 			return -1;
 		nics[number].up = false;
@@ -269,6 +296,7 @@ const char *network_configure(char *lines, char *error, size_t size)
 			char path[96];
 			snprintf(path, sizeof path, "/proc/sys/net/ipv6/conf/%s/disable_ipv6", name);
 			write_file(path, "0");
+			nics[number].ipv6 = true;
 		} else if (!strcmp(line, "up") && (!index || connect_nic(number, name, mac, mtu) < 0)) {
 			return failed(error, size, "interface", name);
 		} else if (!strcmp(line, "down") && (!index || disconnect(number) < 0)) {

@@ -129,5 +129,6 @@ int main(int argc, char **argv)
 		close(terminal);
 	}
 	pid_t hypervisor = plan.keeper < 0 ? hypervisor_start(&plan) : plan.hypervisor;
+	write_pid("hypervisor", hypervisor);
 	return streams_run(&plan, hypervisor, shares_start(&plan), console != NULL);
 }

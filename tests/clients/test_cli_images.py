@@ -160,6 +160,15 @@ def test_build(docker: Docker, tmp_path: Path) -> None:
     assert "80/tcp" in shown["Config"]["ExposedPorts"]
 
 
+def test_build_with_a_dockerfile_from_elsewhere(docker: Docker, tmp_path: Path) -> None:
+    context, elsewhere = tmp_path / "context", tmp_path / "elsewhere"
+    context.mkdir()
+    (context / "file").write_text("in the context\n")
+    elsewhere.write_text("FROM busybox\nCOPY . /c/\nRUN cat /c/file && ls -A /c\n")
+    said = docker.ok("build", "--no-cache", "-f", str(elsewhere), str(context))
+    assert "in the context\nfile\n" in said
+
+
 def test_build_uses_its_cache(docker: Docker, tmp_path: Path) -> None:
     text = "FROM busybox\nRUN echo once > /once\n"
     build(docker, tmp_path, text, "-t", "built:1")

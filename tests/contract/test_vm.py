@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 from tests.contract.place import Place, line, read
 
+from bastide.hypervisor import disks
 from bastide.model.config import Settings
 from bastide.model.container import HostConfig
-from bastide.model.errors import Conflict, GuestError, InvalidArgument, NotFound
+from bastide.model.errors import BastideError, Conflict, GuestError, InvalidArgument, NotFound
 from bastide.runtime import Files, Pausing, Phase, Snapshotting
 from bastide.runtime.qemu import Qemu
 from bastide.storage import Duplicating
@@ -201,12 +202,15 @@ async def test_a_saved_vm_goes_on_as_another(vm: Place, tmp_path: Path) -> None:
     assert int((await vm.exec(container, "cat", "/data/n"))[1]) > before
 
 
-@pytest.mark.parametrize("name", ["state", "upper", "manifest"])
+@pytest.mark.parametrize("name", ["ram", "state", "upper", "manifest"])
 async def test_a_saved_state_that_was_altered_is_refused(vm: Place, tmp_path: Path, name: str) -> None:
     runtime = vm.runtime
     assert isinstance(runtime, Snapshotting)
     container, _ = await vm.start("sleep", "100")
     await runtime.save(container, tmp_path)
+    # The memory's file is the template's: another one takes its place.
+    disks.copy_sparse(tmp_path / name, tmp_path / "copy")
+    (tmp_path / "copy").replace(tmp_path / name)
     with (tmp_path / name).open("r+b") as file:
         file.write(b"altered")
     bundle = await vm.bundle("unused")
@@ -228,6 +232,51 @@ async def test_what_is_not_to_last_is_nobody_elses(vm: Place, tmp_path: Path) ->
         await another.restore(bundle, tmp_path)
     await runtime.restore(bundle, tmp_path)
     assert (await vm.exec(bundle.id, "true"))[0].code == 0
+
+
+async def test_a_saved_vm_shares_the_memory_that_it_began_with(vm: Place, tmp_path: Path) -> None:
+    runtime = vm.runtime
+    assert isinstance(runtime, Snapshotting)
+    container, _ = await vm.start("sleep", "100")
+    await runtime.save(container, tmp_path)
+    templates = [path.stat().st_ino for path in runtime.settings.data_root.glob("templates/*/ram")]
+    assert (tmp_path / "ram").stat().st_ino in templates
+    assert (tmp_path / "state").stat().st_size < (tmp_path / "ram").stat().st_blocks * 512 / 2
+    clone = await vm.bundle("unused")
+    await runtime.restore(clone, tmp_path)
+    # The clone's clone, too: what it differs in is all told again.
+    again = tmp_path / "again"
+    again.mkdir()
+    await runtime.save(clone.id, again)
+    assert (again / "ram").samefile(tmp_path / "ram")
+    third = await vm.bundle("unused")
+    await runtime.restore(third, again)
+    assert (await vm.exec(third.id, "echo", "here"))[1] == "here\n"
+
+
+async def test_a_saved_vm_outlives_its_template(vm: Place, tmp_path: Path) -> None:
+    runtime = vm.runtime
+    assert isinstance(runtime, Snapshotting)
+    container, _ = await vm.start("sleep", "100")
+    for path in runtime.settings.data_root.glob("templates/*/ram"):
+        path.unlink()
+    await runtime.save(container, tmp_path)
+    clone = await vm.bundle("unused")
+    await runtime.restore(clone, tmp_path)
+    assert (await vm.exec(clone.id, "echo", "here"))[1] == "here\n"
+
+
+async def test_a_state_of_an_older_form_is_refused(vm: Place, tmp_path: Path) -> None:
+    runtime = vm.runtime
+    assert isinstance(runtime, Snapshotting)
+    container, _ = await vm.start("sleep", "100")
+    await runtime.save(container, tmp_path)
+    manifest = tmp_path / "manifest"
+    manifest.write_bytes(manifest.read_bytes().replace(b'"form":2', b'"form":1'))
+    with pytest.raises(Conflict, match="another version of bastide"):
+        await runtime.restore(await vm.bundle("unused"), tmp_path)
+    with pytest.raises(BastideError):
+        await runtime.check_saved(tmp_path)
 
 
 async def test_pause_flushes_the_disk_for_a_copy(vm: Place) -> None:

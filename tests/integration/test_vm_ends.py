@@ -174,7 +174,7 @@ def test_a_full_disk_while_a_snapshot_is_written(tmp_path: Path) -> None:
         made.ok("load", "--input", str(busybox_archive(tmp_path / "small.tar")))
         start(made)
         left = os.statvfs(made.data)
-        (made.data / "filler").write_bytes(b"x" * (left.f_bavail * left.f_bsize - (6 << 20)))
+        (made.data / "filler").write_bytes(b"x" * (left.f_bavail * left.f_bsize - (2 << 20)))
         done = made.cli("snapshot", "create", "box", "one")
         assert done.returncode == 1
         assert "No space left on device" in done.stderr

@@ -77,7 +77,9 @@ class Snapshots:
         """What the snapshot holds on disk, its memory included."""
         usage = await self._backends.snapshotter(snapshot.record.snapshotter).usage(snapshot.id)
         memory = self._memory(snapshot.id)
-        extra = sum(path.stat().st_blocks * 512 for path in memory.rglob("*")) if memory.is_dir() else 0
+        files = (path.stat() for path in memory.rglob("*")) if memory.is_dir() else ()
+        # The file that the memory began as is a template's, and other snapshots', as long as it has other names.
+        extra = sum(file.st_blocks * 512 for file in files if file.st_nlink == 1)
         return Usage(size=usage.size + extra, inodes=usage.inodes)
 
     def keys(self) -> set[str]:
@@ -129,6 +131,7 @@ class Snapshots:
         return able and container.state.running and wanted is not False
 
     async def _save(self, container: Container, snapshot: Snapshot, *, lasting: bool = True) -> None:
+        """Save memory, if it has any, and files; of what is not `lasting` the memory alone, with its disk."""
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self._discard, snapshot)
             if snapshot.memory:
@@ -137,7 +140,8 @@ class Snapshots:
                 folder = self._memory(snapshot.id)
                 folder.mkdir(parents=True, mode=0o700)
                 await runtime.save(container.id, folder, lasting=lasting)
-            await self._copy_frozen(container, snapshot.id)
+            if lasting:
+                await self._copy_frozen(container, snapshot.id)
             undo.pop_all()
 
     async def _copy_frozen(self, container: Container, key: str) -> None:
@@ -277,10 +281,11 @@ class Snapshots:
         async with AsyncExitStack() as undo:
             undo.push_async_callback(remove_files, self._settings, clone_id)
             undo.push_async_callback(self._backends.snapshotter(clone.snapshotter).remove, clone_id)
-            if taken is not None:
-                await self._duplicate(clone.snapshotter, taken.id, clone_id)
-            else:
+            if taken is None:
                 await self._copy_frozen(source, clone_id)
+            else:
+                # A memory that was saved for this clone brings its disk along: what is copied here is its place.
+                await self._duplicate(clone.snapshotter, taken.id if taken.tag else source.id, clone_id)
             self._ledger.save(clone)
             undo.pop_all()
         self._ledger.event(clone, "create")

@@ -79,11 +79,9 @@ def _processor(machine: Machine) -> list[str]:
     return [*("-accel", f"tcg,thread={threads},tb-size=64"), *("-cpu", model.processor)]
 
 
-def _memory(machine: Machine, ram: int | None, *, shared: bool) -> list[str]:
-    words = f"memory-backend-ram,id=ram,size={machine.memory}"
-    if ram is not None:
-        words = f"memory-backend-file,id=ram,size={machine.memory},mem-path=/proc/self/fd/{ram}"
-        words += ",share=on" if shared else ",share=off"
+def _memory(machine: Machine, ram: int, *, shared: bool) -> list[str]:
+    words = f"memory-backend-file,id=ram,size={machine.memory},mem-path=/proc/self/fd/{ram}"
+    words += ",share=on" if shared else ",share=off"
     return [*("-object", words), *("-m", f"{machine.memory}B")]
 
 
@@ -149,15 +147,11 @@ def _nics(machine: Machine, taps: list[int]) -> list[str]:
     return words
 
 
-def _restore(state: int, *, whole: bool) -> list[dict[str, object]]:
-    """The QMP commands of a restore from descriptor `state`.
-
-    RAM is where the template left it, unless the state is `whole`.
-    """
-    ignored = [] if whole else qmp.IGNORE_SHARED
+def _restore(state: int) -> list[dict[str, object]]:
+    """The QMP commands of a restore from descriptor `state`; the memory is a file that was mapped already."""
     return [
         {"execute": "qmp_capabilities"},
-        {"execute": "migrate-set-capabilities", "arguments": {"capabilities": ignored}},
+        {"execute": "migrate-set-capabilities", "arguments": {"capabilities": qmp.IGNORE_SHARED}},
         {"execute": "migrate-incoming", "arguments": {"uri": f"fd:{state}"}},
     ]
 
@@ -166,7 +160,7 @@ def describe(
     plan: Plan,
     machine: Machine,
     *,
-    ram: Path | None,
+    ram: Path,
     base: Path,
     upper: Path,
     taps: list[str],
@@ -178,8 +172,8 @@ def describe(
 ) -> None:
     """Write the command line of a boot (`boot`) or of a restore (`state`) into `plan`.
 
-    `ram` is the memory's file, None when the state holds the memory too. `shared`: the guest writes into
-    the file itself, as a template in the making does. `exchangeable`: the disks are given other files later.
+    `ram` is the memory's file. `shared`: the guest writes into the file itself, as a template in the making does.
+    `exchangeable`: the disks are given other files later.
     """
     model = architecture.ARCHITECTURES[machine.architecture]
     program = Path(machine.qemu)
@@ -187,7 +181,7 @@ def describe(
         plan.view(path)
     if machine.accelerator is Accelerator.KVM:
         plan.view(Path("/dev/kvm"))
-    memory = None if ram is None else plan.write(ram) if shared else plan.read(ram)
+    memory = plan.write(ram) if shared else plan.read(ram)
     listener = plan.listen(control)
     plan.arguments(
         machine.qemu,
@@ -196,7 +190,9 @@ def describe(
         *("-sandbox", _CONFINEMENT),
         # What was saved while it stood still runs when it is restored.
         *("-global", "migration.store-global-state=off"),
-        *("-machine", f"{model.machine},memory-backend=ram"),
+        # States are of this machine: the manifests beside them say so.
+        *("-global", "migration.send-configuration=off"),
+        *("-machine", f"{model.machine},memory-backend=ram,suppress-vmdesc=on"),
         *(("-bios", model.firmware) if model.firmware else ()),
         *model.options,
         *_processor(machine),
@@ -217,7 +213,7 @@ def describe(
             *("-append", kernel_command_line(machine, boot)),
         )
     if state:
-        setup = plan.setup(*_restore(plan.read(state), whole=ram is None))
+        setup = plan.setup(*_restore(plan.read(state)))
         plan.arguments(
             *("-chardev", f"socket,id=setup,fd={setup}"),
             *("-mon", "chardev=setup,mode=control"),

@@ -196,8 +196,9 @@ def identity(bundle: Bundle, *, memory: int = 0, mounted: bool = False, former_n
     items += files(bundle.hosts, bundle.resolv_conf, bundle.hostname_file)
     # Of a VM that is started again it stays the same (machine-id(5): 32 hexadecimal digits, a line).
     items.append((Field.MACHINE_ID, f"{hashlib.sha256(bundle.id.encode()).hexdigest()[:32]}\n".encode()))
-    items += [(Field.INTERFACE, no_interface(number)) for number in range(former_nics)]
-    for number, link in enumerate(bundle.networking.interfaces):
+    links = bundle.networking.interfaces
+    items += [(Field.INTERFACE, no_interface(number)) for number in range(len(links), former_nics)]
+    for number, link in enumerate(links):
         items += connected(number, link)
     items += _mounts(bundle.mounts)
     if host.shm_size and host.shm_size != DEFAULT_SHM:

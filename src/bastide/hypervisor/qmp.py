@@ -12,15 +12,13 @@ from typing import Any
 from qemu.qmp import EventListener, QMPClient, Runstate
 from qemu.qmp.error import QMPError
 
-from bastide.model.errors import HostError, NotFound, Unavailable
+from bastide.model.errors import GuestError, HostError, NotFound, Unavailable
 
 _TIMEOUT = 30.0
 _UNLIMITED = 1 << 40
 """Bytes a second that a state is written with: as fast as the disk takes it."""
-_TRIES, _PAUSE = 250, 0.02
-"""How often QEMU is asked whether it is done with a migration, and seconds between; it tells of no such event."""
-_MOVING = ("setup", "active", "pre-switchover", "device", "cancelling")
-"""The states of a migration that is under way (QAPI's MigrationStatus)."""
+_DEVICES, _DEVICES_LIMIT = 99, 32 << 20
+"""The set of descriptors for the devices' state, a number that no disk has, and the most bytes that it may take."""
 TAP, PORT = "net", "port"
 """What the ids of a NIC's tap, and of the hub's port before it, begin with; the NIC's number follows."""
 IGNORE_SHARED: list[dict[str, object]] = [{"capability": "x-ignore-shared", "state": True}]
@@ -66,43 +64,45 @@ class Monitor:
         except (QMPError, OSError) as error:
             raise Unavailable(f"QEMU does not take {what}: {error}") from error
 
-    async def save(self, file: int, *, memory: bool = False) -> None:
-        """Write the state of devices, and of memory if asked, into an open file; the guest stands still then."""
-        ignored = [{"capability": "x-ignore-shared", "state": not memory}]
+    async def save(self, file: int) -> None:
+        """Write the state of devices into an open file; the memory is a file already. Then the guest stands still."""
         with self._client.listener(("MIGRATION",)) as events:
-            capabilities = [*ignored, {"capability": "events", "state": True}]
+            capabilities = [*IGNORE_SHARED, {"capability": "events", "state": True}]
             await self.execute("migrate-set-capabilities", {"capabilities": capabilities})
             await self.execute("migrate-set-parameters", {"max-bandwidth": _UNLIMITED, "downtime-limit": 2000})
             self._pass(file, "the state's file")
             await self.execute("getfd", {"fdname": "state"})
             await self.execute("migrate", {"uri": "fd:state"})
             await self._saved(events)
-            await self._settled()
 
-    async def _settled(self) -> None:
-        """Wait until the guest may be continued: a moment after the event, of which there is no other."""
-        for _ in range(500):
-            if (await self.execute("query-status"))["status"] != "finish-migrate":
-                return
-            await asyncio.sleep(0.01)
-        raise Unavailable("QEMU did not finish saving the virtual machine's state")
+    async def halt(self) -> None:
+        """Have the guest stand still, everything written that it has written."""
+        await self.execute("stop")
 
     async def proceed(self) -> None:
-        """Let the guest run again after a save, which may be told to have completed just before QEMU takes this."""
-        for _ in range(_TRIES):
-            if (await self.execute("query-status"))["status"] != "finish-migrate":
-                break
-            await asyncio.sleep(_PAUSE)
+        """Let the guest run again."""
         await self.execute("cont")
 
-    async def take_over(self) -> None:
-        """Let the guest run that a daemon which died left standing, or amid a save. Raises Unavailable."""
-        await self.execute("migrate_cancel")
-        for _ in range(_TRIES):
-            if (await self.execute("query-migrate")).get("status") not in _MOVING:
-                break
-            await asyncio.sleep(_PAUSE)
-        await self.proceed()
+    async def devices(self) -> bytes:
+        """The devices' state of a guest that stands still, as a stream of QEMU's. Raises Unavailable, GuestError."""
+        file = os.memfd_create("devices", os.MFD_CLOEXEC)
+        # QEMU's set has to have one that was opened as it would open it: for writing alone.
+        end = os.open(f"/proc/self/fd/{file}", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            self._pass(end, "a file for the devices")
+            added = await self.execute("add-fd", {"fdset-id": _DEVICES})
+            try:
+                # Made for Xen, and all that a state is whose memory is kept elsewhere (migration's qapi schema).
+                place = {"filename": f"/dev/fdset/{_DEVICES}", "live": False}
+                await self.execute("xen-save-devices-state", place)
+            finally:
+                await self.execute("remove-fd", {"fdset-id": _DEVICES, "fd": added["fd"]})
+            if os.fstat(file).st_size > _DEVICES_LIMIT:
+                raise GuestError("the state of the virtual machine's devices is too large")
+            return os.pread(file, _DEVICES_LIMIT, 0)
+        finally:
+            os.close(end)
+            os.close(file)
 
     async def _saved(self, events: EventListener) -> None:
         try:

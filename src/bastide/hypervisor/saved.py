@@ -1,4 +1,7 @@
-"""Saved states of running VMs: memory and devices in one file, the writable disk as it was at that moment."""
+"""Saved states of running VMs: the memory, the devices and the writable disk as they were at one moment.
+
+`ram` is the file that the memory began as, `state` what was written to it since, and the devices.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from bastide.host.syscalls import blocking
-from bastide.hypervisor import disks, qmp, shares
+from bastide.hypervisor import disks, memory, qmp, shares
 from bastide.hypervisor.accelerator import Accelerator
 from bastide.hypervisor.machine import Machine
 from bastide.hypervisor.template import digest, identity, processor_model
@@ -22,6 +25,8 @@ class Manifest(msgspec.Struct, frozen=True):
 
     machine: Machine
     digests: dict[str, str]
+    form: int = 1
+    """How the files are laid out."""
     shares: int = 0
     """How many trees of the host's the guest has; what it holds of them is in a file of its own (`shares`)."""
     processor: str = ""
@@ -37,17 +42,27 @@ def _processor(machine: Machine) -> str:
     return processor_model() if machine.accelerator is Accelerator.KVM else ""
 
 
+_FORM = 2
+_SPARSE = ("ram", "upper")
+HYPERVISOR = "hypervisor"
+"""The file in a VM's directory that says which process is its QEMU (monitor/vmm.c)."""
 Seen = tuple[tuple[int, int, int], ...]
 """The files of a saved state, by inode, size and time of change: while these are the same, so is what is in them."""
 
 
 def look(directory: Path, trees: int) -> Seen:
     """The files as they are now. Raises OSError."""
-    return tuple(identity(directory / name) for name in _names(trees))
+    ram = (directory / "ram").stat()
+    # A file that gets another name is "changed" by that: the time at which it was written is what counts here.
+    return (
+        (ram.st_ino, ram.st_size, ram.st_mtime_ns),
+        *(identity(directory / name) for name in _names(trees) if name != "ram"),
+    )
 
 
 async def write(
-    control: Path,
+    home: Path,
+    uid: int,
     upper: Path,
     machine: Machine,
     directory: Path,
@@ -56,32 +71,47 @@ async def write(
     trees: int = 0,
     lasting: bool = True,
 ) -> Seen:
-    """Save the VM behind the QMP socket `control` into `directory`; it goes on afterwards unless it was `paused`.
+    """Save the VM whose monitor works in `home` into `directory`; it goes on afterwards unless it was `paused`.
 
     With `trees` of the host's its guest must be frozen: what it holds of them was written down then. What is not
-    `lasting` has no digests: only who has what this returns can read it. Gives the files as they were written.
+    `lasting` has no digests, and its memory's file is where the VM has it, while it runs: only who has what this
+    returns can read it. Gives the files as they were written.
 
-    Raises ResourceExhausted, HostError, Unavailable; then the VM goes on and nothing usable is left.
+    Raises ResourceExhausted, HostError, Unavailable, GuestError; then the VM goes on and nothing usable is left.
     """
-    file = os.open(directory / "state", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        async with qmp.connect(control) as monitor:
-            try:
-                await monitor.save(file, memory=True)
-                # The guest stands still: its disk is what its memory thinks it is.
-                await blocking(disks.copy_sparse, upper, directory / "upper")
-                if trees:
-                    await blocking(shutil.copyfile, control.with_name(shares.SAVED), directory / shares.SAVED)
-            finally:
-                if not paused:
-                    await monitor.proceed()
-    finally:
-        os.close(file)
+    pid = await blocking(_hypervisor, home)
+    async with qmp.connect(home / "qmp.sock") as monitor:
+        try:
+            await monitor.halt()
+            # The guest stands still: its disk is what its memory thinks it is.
+            devices = await monitor.devices()
+            await blocking(_write, pid, uid, machine.memory, directory, devices, lasting=lasting)
+            await blocking(disks.copy_sparse, upper, directory / "upper")
+            if trees:
+                await blocking(shutil.copyfile, home / shares.SAVED, directory / shares.SAVED)
+        finally:
+            if not paused:
+                await monitor.proceed()
     seen = look(directory, trees)
     digests = await blocking(_digests, directory, trees) if lasting else {}
-    manifest = Manifest(machine, digests, trees, _processor(machine))
+    manifest = Manifest(machine, digests, _FORM, trees, _processor(machine))
     (directory / "manifest").write_bytes(msgspec.json.encode(manifest))
     return seen
+
+
+def _hypervisor(home: Path) -> int:
+    """The pid of a VM's QEMU. Raises NotFound."""
+    try:
+        return int((home / HYPERVISOR).read_text())
+    except (OSError, ValueError) as error:
+        raise NotFound("the virtual machine has ended") from error
+
+
+def _write(pid: int, uid: int, size: int, directory: Path, devices: bytes, *, lasting: bool) -> None:
+    with (directory / "state").open("wb") as state:
+        os.fchmod(state.fileno(), 0o600)
+        memory.save(pid, uid, size, directory / "ram", state, lasting=lasting)
+        state.write(memory.devices(devices))
 
 
 def described(directory: Path) -> Manifest:
@@ -93,12 +123,11 @@ def described(directory: Path) -> Manifest:
 
 
 def _names(trees: int) -> tuple[str, ...]:
-    return ("state", "upper", shares.SAVED) if trees else ("state", "upper")
+    return ("ram", "state", "upper", *((shares.SAVED,) if trees else ()))
 
 
 def _digests(directory: Path, trees: int) -> dict[str, str]:
-    # The disk is sparse, the others are not.
-    return {name: (digest if name == "upper" else _sum)(directory / name) for name in _names(trees)}
+    return {name: (digest if name in _SPARSE else _sum)(directory / name) for name in _names(trees)}
 
 
 async def read(directory: Path, version: tuple[int, int, int], seen: Seen | None = None) -> Manifest:
@@ -107,6 +136,8 @@ async def read(directory: Path, version: tuple[int, int, int], seen: Seen | None
     Raises NotFound (nothing was saved), Conflict (files were altered, or another QEMU saved them).
     """
     manifest = described(directory)
+    if manifest.form != _FORM:
+        raise Conflict("the memory was saved by another version of bastide: restore the files alone (--disk-only)")
     if manifest.machine.version != version:
         saved, here = (".".join(map(str, one)) for one in (manifest.machine.version, version))
         raise Conflict(f"the memory was saved by QEMU {saved}, this is {here}: restore the files alone (--disk-only)")

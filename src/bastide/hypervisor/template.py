@@ -362,7 +362,7 @@ class Templates:
             (work / name).chmod(0o444)
         digests = {name: digest(work / name) for name in ("ram", "state", "upper")}
         (work / "manifest").write_bytes(msgspec.json.encode(msgspec.structs.replace(manifest, digests=digests)))
-        for name in ("plan", "pid", "errors", "agent.sock", "qmp.sock"):
+        for name in ("plan", "pid", "hypervisor", "errors", "agent.sock", "qmp.sock"):
             (work / name).unlink(missing_ok=True)
 
     async def _tsc(self) -> int:

@@ -1,8 +1,9 @@
 """Reading tar streams, quickly and with distrust: ustar, pax, GNU long names and all GNU sparse forms.
 
-Names stay bytes. The reading follows Go's archive/tar, which Docker uses, so that no archive means
-one thing there and another here: header-only types have no data whatever their size says, and global
-pax headers change nothing. Format: POSIX.1-2017 pax, "pax Interchange Format"; GNU tar manual, "Basic Tar Format".
+Names stay bytes. The reading follows Go's archive/tar, which Docker uses, so that no archive means one thing
+there and another here: header-only types have no data whatever their size says, global pax headers change
+nothing, and a stream may end where the last file's data does (docker's client sends such for a Dockerfile that is
+outside its context). Format: POSIX.1-2017 pax, "pax Interchange Format"; GNU tar manual, "Basic Tar Format".
 """
 
 from __future__ import annotations
@@ -120,14 +121,18 @@ class Source:
             count -= taken
             yield memoryview(self._chunk)[position : position + taken]
 
-    def skip(self, count: int) -> None:
-        """Pass over `count` bytes. Raises MalformedArchive at an early end."""
+    def skip(self, count: int, *, to_end: bool = False) -> None:
+        """Pass over `count` bytes, or over fewer `to_end`. Raises MalformedArchive at an early end."""
         within = self._end - self._position
         if count <= within:
             self._position += count
             return
-        for _ in self.pieces(count):
-            pass
+        try:
+            for _ in self.pieces(count):
+                pass
+        except MalformedArchive:
+            if not to_end:
+                raise
 
     def drain(self) -> None:
         """Read to the end of the stream."""
@@ -201,7 +206,8 @@ class Reader:
 
     def _pass_over(self) -> None:
         if self._left or self._padding:
-            self.source.skip(self._left + self._padding)
+            self.source.skip(self._left)
+            self.source.skip(self._padding, to_end=True)
             self._left = self._padding = 0
 
     def pieces(self) -> Iterator[memoryview]:

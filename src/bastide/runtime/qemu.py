@@ -309,14 +309,17 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         else:
             self._warming.pop((wanted, base), None)
 
-    async def _launch(self, bundle: Bundle, wanted: Machine, *, ram: Path | None, state: Path) -> None:
-        """Have conmon and the monitor restore a VM; it need not have come up when this returns."""
+    async def _launch(self, bundle: Bundle, wanted: Machine, *, ram: Path, state: Path, resync: bool = False) -> None:
+        """Have conmon and the monitor restore a VM; it need not have come up when this returns.
+
+        `resync`: it was saved while its streams were in use.
+        """
         root = bundle.root
         assert isinstance(root, DiskRoot)
         uid = self._uids.take(bundle.id)
         plan = self._plan(bundle, uid, wanted)
         plan.preload(self.settings.guest_root / "readonly.so")
-        if ram is None:
+        if resync:
             plan.resync()
         taps = [link.device for link in bundle.networking.interfaces]
         machine.describe(
@@ -492,7 +495,7 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
             self._known.add(container)
             with contextlib.suppress(NotFound, Unavailable):
                 async with qmp.connect(self._directory(container) / "qmp.sock") as control:
-                    await control.take_over()
+                    await control.proceed()
 
     async def delete(self, container: str) -> None:
         """See the contract."""
@@ -572,7 +575,6 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
     async def save(self, container: str, directory: Path, *, lasting: bool = True) -> None:
         """See Snapshotting: memory, devices and the disk as they are at one moment."""
         vm = self._vm(container)
-        control = self._directory(container) / "qmp.sock"
         agent = None if vm.paused else await self._agent(container)
         if vm.shares and vm.paused and not vm.still:
             raise Conflict(f"container {container} was paused without its guest's help: unpause it first")
@@ -580,7 +582,8 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
             if vm.shares and agent is not None:
                 await agent.ask(Ask.FREEZE, timeout=_FREEZE_SECONDS)
             seen = await saved.write(
-                control,
+                self._directory(container),
+                vm.uid,
                 Path(vm.upper),
                 vm.machine,
                 directory,
@@ -617,7 +620,7 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         if trees:
             await blocking(shutil.copyfile, directory / shares.SAVED, bundle.directory / shares.SAVED)
         try:
-            await self._launch(bundle, wanted, ram=None, state=directory / "state")
+            await self._launch(bundle, wanted, ram=directory / "ram", state=directory / "state", resync=True)
             agent = await Agent.connect(bundle.directory / "agent.sock", again=True)
             self._agents[bundle.id] = agent
             await agent.hello()

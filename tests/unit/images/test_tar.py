@@ -54,6 +54,16 @@ def test_what_python_writes(form: int, step: int) -> None:
     )
 
 
+@pytest.mark.parametrize("left", [0, 1, 23])
+def test_the_last_file_need_not_be_padded(left: int) -> None:
+    """As the archive that docker's client makes of a context and a Dockerfile from elsewhere; Go takes it so."""
+    whole = archive(member("a", size=1000), member("b", size=1000), form=tarfile.USTAR_FORMAT)
+    end = 2 * (512 + 1024) - 24
+    assert entries(whole[: end + left], 100) == [(b"a", Kind.FILE, b"x" * 1000), (b"b", Kind.FILE, b"x" * 1000)]
+    with pytest.raises(MalformedArchive, match="ends early"):
+        entries(whole[: end - 1], 100)
+
+
 def test_large_numbers_and_times() -> None:
     data = archive(member("a", uid=3_000_000, gid=4_000_000_000, mtime=1234.5))
     entry = next(iter(Reader([data])))
