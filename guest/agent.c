@@ -398,6 +398,7 @@ int main(int argc, char **argv)
 	port_open(&agent_port, PORT_AGENT);
 	port_open(&stdio_port, PORT_STDIO);
 	shares_boot(await_port(PORT_SHARES));
+	system_watch_memory();
 	for (;;) {
 		struct epoll_event events[16];
 		int count = epoll_wait(epoll_fd, events, 16, -1);

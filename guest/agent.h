@@ -10,6 +10,7 @@
 #include "protocol.h"
 
 #define ROOT "/container"	/* where the container's root file system is mounted */
+#define MAIN_STREAM 0		/* the stream of the main process */
 #define MAX_GROUPS 256
 #define MAX_RLIMITS 32
 
@@ -161,6 +162,7 @@ int system_freeze(bool freeze);
 int write_file(const char *path, const char *text);
 int open_in_root(const char *path, int flags, bool make_directory);
 bool system_oom_killed(bool killed);
+void system_watch_memory(void);
 size_t system_stats(char *text, size_t size);
 
 extern struct walls system_walls;

@@ -17,7 +17,6 @@
 
 #include "agent.h"
 
-#define MAIN_STREAM 0
 #define DETACHED_STREAM 0x80000000u
 #define PIPE_SIZE (256 * 1024)
 

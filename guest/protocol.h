@@ -61,6 +61,7 @@ enum guest_frame {
 	G_STDERR = 37, /* bytes */
 	G_EXIT = 38,   /* u32 code, u32 killed for memory: the last frame of a stream */
 	G_WINDOW = 39, /* u32: so many more bytes of stdin may be sent */
+	G_OOM = 40,    /* memory has run out, for the first time; on the stdio port */
 };
 
 enum error_kind {

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #ifdef __x86_64__
 #include <sys/io.h>
@@ -176,9 +177,27 @@ bool system_oom_killed(bool killed)
 {
 	static bool found;
 	struct pollfd changed = {.fd = memory_events, .events = POLLPRI};
-	if (!found && (killed || (poll(&changed, 1, 0) > 0 && changed.revents & POLLPRI)))
-		found = read_oom_kills();
+	if (found || !(killed || (poll(&changed, 1, 0) > 0 && changed.revents & POLLPRI)))
+		return found;
+	found = read_oom_kills();
+	if (found)
+		port_send(&stdio_port, G_OOM, MAIN_STREAM, NULL, 0);
 	return found;
+}
+
+static void on_memory(struct source *source, uint32_t events)
+{
+	(void)events;
+	if (system_oom_killed(true))
+		source_disarm(source);
+}
+
+/* Tell the host when memory has run out, once; the file changes, too, when a limit is reached and nobody is killed. */
+void system_watch_memory(void)
+{
+	static struct source memory = {.ready = on_memory};
+	memory.fd = memory_events;
+	source_arm(&memory, EPOLLPRI);
 }
 
 /* The agent moves into the container's cgroup, so that every process begins there, and sees it as the root. */

@@ -77,6 +77,15 @@ static void send_size(void)
 	send_frame(H_RESIZE, body, sizeof body);
 }
 
+/* conmon's file for it, which the engine watches for. */
+static void note_oom(void)
+{
+	static bool noted;
+	if (!noted)
+		close(open("oom", O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+	noted = true;
+}
+
 static void on_frame(const struct frame *frame, const uint8_t *bytes)
 {
 	uint32_t number[2] = {0};
@@ -92,8 +101,9 @@ static void on_frame(const struct frame *frame, const uint8_t *bytes)
 		state.told = true;
 		state.code = (int)(number[0] & 255);
 		if (number[1])
-			close(open("oom", O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+			note_oom();
 		break;
+	case G_OOM: note_oom(); break;
 	default: break;
 	}
 }

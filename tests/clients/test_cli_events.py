@@ -150,6 +150,23 @@ def test_want_of_memory(docker: Docker) -> None:
     assert heard.attributes("oom") == CONTAINER
 
 
+def test_want_of_memory_of_another_process(docker: Docker) -> None:
+    """It is told as it happens, while the container goes on."""
+    script = "tail /dev/zero; echo survived; sleep 1000"
+
+    def work() -> None:
+        docker("run", "-d", "--name", "hog", "--memory", "32m", "--memory-swap", "32m", "busybox", "sh", "-c", script)
+        docker.until(lambda: "survived" in docker("logs", "hog").out, "the other process is killed", seconds=60)
+        docker.until(lambda: docker.field("hog", "{{.State.OOMKilled}}") == "true", "the state tells it")
+
+    heard = Heard(docker, work)
+    assert "oom" in heard.of("container")
+    assert "die" not in heard.of("container")
+    assert docker.field("hog", "{{.State.Running}}") == "true"
+    docker.ok("restart", "-t", "0", "hog")
+    assert docker.field("hog", "{{.State.Running}} {{.State.OOMKilled}}") == "true false"
+
+
 def test_health(docker: Docker) -> None:
     def work() -> None:
         docker(

@@ -13,6 +13,7 @@ HERE = Path(__file__).parent
 CASES = (
     "test_cli_at_rest.py::test_into_one_that_never_ran",
     "test_cli_containers.py",
+    "test_cli_events.py::test_want_of_memory_of_another_process",
     "test_cli_networks.py",
     "test_cli_run.py::test_memory_limit_kills",
     "test_cli_terminal.py",
@@ -20,6 +21,7 @@ CASES = (
     "test_testcontainers.py",
     "test_compose.py::test_verbs",
     "test_compose.py::test_one_off",
+    "test_devcontainers.py",
 )
 
 

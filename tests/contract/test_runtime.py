@@ -357,6 +357,24 @@ async def test_memory_limit_is_told(place: Place, script: str, code: int) -> Non
     assert ended == Exit(code=137 if place.runtime.name == "runsc" else code, oom_killed=True)
 
 
+async def test_memory_that_runs_out_is_told_as_it_happens(place: Place) -> None:
+    if place.runtime.name == "runsc":
+        return  # it ends with the first process that it met
+    limit = HostConfig(memory=32 << 20, memory_swap=32 << 20)
+    container, _ = await place.start("sh", "-c", "sleep 1; x=a; (while :; do x=$x$x; done); sleep 100", host=limit)
+    told = asyncio.create_task(place.runtime.memory_ran_out(container))
+    assert await asyncio.wait_for(told, 60)
+    assert (await place.runtime.state(container)).phase is Phase.RUNNING
+    again = asyncio.create_task(place.runtime.memory_ran_out(container))
+    assert await asyncio.wait_for(again, 10)
+    calm, _ = await place.start("sleep", "100", host=limit)
+    waiting = asyncio.create_task(place.runtime.memory_ran_out(calm))
+    await asyncio.sleep(0.5)
+    assert not waiting.done()
+    await place.runtime.delete(calm)
+    assert not await asyncio.wait_for(waiting, 10)
+
+
 # -- features ----------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ import errno
 import logging
 import shutil
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from bastide.engine.tasks import Tasks
 from bastide.engine.volumes import Volumes
 from bastide.host.syscalls import blocking
 from bastide.model.config import Settings
-from bastide.model.container import Container, Status
+from bastide.model.container import Container, Isolation, Status
 from bastide.model.errors import (
     BastideError,
     Conflict,
@@ -213,7 +213,18 @@ class Lifecycle:
     def _watch(self, container: Container) -> None:
         """Follow a running process to its end, and its health meanwhile."""
         self._tasks.spawn(self._supervise(container), f"supervise {container.id}")
+        if container.host_config.memory or container.isolation == Isolation.VM:
+            self._tasks.spawn(self._follow_memory(container), f"memory of {container.id}")
         self.health.begin(container)
+
+    async def _follow_memory(self, container: Container) -> None:
+        """Tell of memory that ran out as it happens: who was killed need not be the main process."""
+        with suppress(NotFound):
+            if not await self._backends.runtime(container.runtime).memory_ran_out(container.id):
+                return
+        present = self._ledger.get(container.id)
+        if present is not None and present.state.running and not present.state.oom_killed:
+            self._ledger.event(self._ledger.change_state(present, oom_killed=True), "oom")
 
     # -- the end -------------------------------------------------------------------------------
 
@@ -235,10 +246,10 @@ class Lifecycle:
             status=Status.EXITED if delay is None else Status.RESTARTING,
             pid=0,
             exit_code=ended.code,
-            oom_killed=ended.oom_killed,
+            oom_killed=ended.oom_killed or container.state.oom_killed,
             finished_at=now(),
         )
-        if ended.oom_killed:
+        if ended.oom_killed and not container.state.oom_killed:
             self._ledger.event(present, "oom")
         self._ledger.event(present, "die", exitCode=str(ended.code), execDuration=str(int(ran)))
         answered = {Condition.NEXT_EXIT} | ({Condition.NOT_RUNNING} if delay is None else set())

@@ -185,6 +185,10 @@ class Runtime(abc.ABC):
         """Wait for the process to end; output is complete and logged by then. May be called by many."""
 
     @abc.abstractmethod
+    async def memory_ran_out(self, container: str) -> bool:
+        """Wait until any of its processes is killed for want of memory; False when it is deleted before that."""
+
+    @abc.abstractmethod
     async def resize(self, container: str, size: TerminalSize, exec_id: str | None = None) -> None:
         """Tell the terminal its new size."""
 

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import msgspec
 
+from bastide.host.inotify import Watch
 from bastide.host.paths import write_whole
 from bastide.host.processes import Child, Handle, Spawner, command_line, parent
 from bastide.model.errors import HostError, NotFound, Unsupported
@@ -222,6 +223,20 @@ def exit_code(container: str, directory: Path) -> int | None:
         return int((directory / container).read_text())
     except (OSError, ValueError):
         return None
+
+
+async def memory_ran_out(directory: Path) -> bool:
+    """Wait for the file that says so; False when the directory is removed before that."""
+    try:
+        watch = Watch(directory)
+    except HostError:
+        return False
+    with watch:
+        while not (directory / "oom").exists():
+            if not directory.exists():
+                return False
+            await watch.changed()
+    return True
 
 
 async def _report(read: int) -> _Report | None:

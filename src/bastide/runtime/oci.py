@@ -45,7 +45,7 @@ from bastide.runtime import (
     targets,
 )
 from bastide.runtime.joining import Joining
-from bastide.runtime.monitor import Launch, Monitor, Refused, exit_code, find
+from bastide.runtime.monitor import Launch, Monitor, Refused, exit_code, find, memory_ran_out
 from bastide.runtime.refusals import RuntimeFailed, refusal
 from bastide.runtime.staging import stage
 from bastide.runtime.tables import interfaces, select
@@ -392,6 +392,10 @@ class OCI(Runtime):
             await orphan.ended()
             orphan.close()
         return Exit(code=code, oom_killed=group.oom_kills() > 0)
+
+    async def memory_ran_out(self, container: str) -> bool:
+        """See the contract."""
+        return await memory_ran_out(self._directory(container))
 
     async def _wait_exec(self, container: str, exec_id: str) -> int:
         key = (container, exec_id)

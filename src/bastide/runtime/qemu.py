@@ -47,7 +47,7 @@ from bastide.model.pool import ANY_IMAGE, Named, PoolState
 from bastide.model.process import Bundle, DiskRoot, Interface, Process, Root, Stats, Struct, TerminalSize
 from bastide.runtime import Exit, Feature, Phase, Probe, Runtime, RuntimeState, Stdio, Stream, limits, vm_limits
 from bastide.runtime.emulators import Emulators
-from bastide.runtime.monitor import Launch, Monitor, Refused, exit_code
+from bastide.runtime.monitor import Launch, Monitor, Refused, exit_code, memory_ran_out
 
 log = logging.getLogger("bastide.runtime")
 
@@ -459,6 +459,10 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
         directory = self._directory(container)
         code = await self._monitor.wait(container, directory)
         return Exit(code=code, oom_killed=(directory / "oom").exists())
+
+    async def memory_ran_out(self, container: str) -> bool:
+        """See the contract: in the guest."""
+        return await memory_ran_out(self._directory(container))
 
     async def reopen_log(self, container: str) -> None:
         """See the contract."""
