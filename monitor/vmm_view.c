@@ -15,6 +15,7 @@
 
 /* sys/mount.h of musl and linux/mount.h exclude each other. */
 #define MS_GUARDED (2 | 4 | 8)		/* MS_NOSUID | MS_NODEV | MS_NOEXEC */
+#define MS_DEVICES (2 | 8)		/* MS_NOSUID | MS_NOEXEC */
 #define MS_READONLY_AGAIN (1 | 32 | 4096) /* MS_RDONLY | MS_REMOUNT | MS_BIND */
 #define MS_REC_PRIVATE (1 << 14 | 1 << 18)
 #define DETACH 2
@@ -39,8 +40,20 @@ static void make_parents(const char *path)
 	}
 }
 
+/* A device is QEMU's own here: on the host it may be open to root alone, or to a group. It lies on the one file system
+ * of the view on which devices are any. */
+static void show_device(const char *place, dev_t number, uid_t uid)
+{
+	char folder[PATH_MAX];
+	snprintf(folder, sizeof folder, "%.*s", (int)(strrchr(place, '/') - place), place);
+	must(mount("devices", folder, "tmpfs", MS_DEVICES, "mode=755,size=64k"), "mount of a device");
+	must(mknod(place, S_IFCHR | 0600, number), "mknod");
+	must(chown(place, uid, uid), "chown");
+	must(mount(NULL, folder, NULL, MS_READONLY_AGAIN | MS_DEVICES, NULL), "mount of a device");
+}
+
 /* Show one file, folder or link at its own path below the working directory; what is not there is left out. */
-static void show(const char *path)
+static void show(const char *path, uid_t uid)
 {
 	const char *place = path + 1;
 	char link[PATH_MAX];
@@ -55,10 +68,11 @@ static void show(const char *path)
 		must(symlink(link, place), "symlink");
 		return;
 	}
-	bool device = S_ISCHR(info.st_mode);
-	struct mount_attr wanted = {
-		.attr_set = MOUNT_ATTR_NOSUID | (device ? MOUNT_ATTR_NOEXEC : MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV),
-	};
+	if (S_ISCHR(info.st_mode)) {
+		show_device(place, info.st_rdev, uid);
+		return;
+	}
+	struct mount_attr wanted = {.attr_set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV};
 	int tree = (int)syscall(SYS_open_tree, AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
 	must(tree, "open_tree");
 	must(syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH, &wanted, sizeof wanted), "mount_setattr");
@@ -78,7 +92,7 @@ void view_enter(const struct plan *plan)
 	must(mount("view", here, "tmpfs", MS_GUARDED, "mode=755,size=1m"), "mount");
 	must(chdir(here), "chdir");
 	for (int i = 0; i < plan->view_count; i++)
-		show(plan->view[i]);
+		show(plan->view[i], plan->uid);
 	must(mkdir("proc", 0755), "mkdir");
 	must(mount("proc", "proc", "proc", MS_GUARDED, "subset=pid"), "mount of proc");
 	must(mount(NULL, here, NULL, MS_READONLY_AGAIN | MS_GUARDED, NULL), "mount");

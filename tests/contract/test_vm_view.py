@@ -1,0 +1,65 @@
+"""What the monitor lets QEMU see of a device: a program in QEMU's place tries to open it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.contract.conftest import GUEST
+
+from bastide.hypervisor.plan import Plan
+
+UID = 2_000_000_778
+ZERO = os.makedev(1, 5)
+OPEN = "import os, sys; os.write(os.open(sys.argv[1], os.O_RDWR), b'x'); print('opened', os.stat(sys.argv[1]).st_uid)"
+
+
+@pytest.fixture
+def base() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="bastide-view-"))
+    (path / "dev").mkdir()
+    (path / "bundle").mkdir()
+    yield path
+    shutil.rmtree(path)
+
+
+def last_words(bundle: Path, device: Path, *, seen: bool) -> str:
+    """What the program says of a device, which the monitor tells when it has ended."""
+    plan = Plan(UID)
+    plan.vendor(Path("agent.sock"))
+    plan.agent()
+    plan.stdio()
+    for path in ("/usr", "/lib", "/lib64", *([str(device)] if seen else [])):
+        plan.view(Path(path))
+    plan.arguments("/usr/bin/python3", "-c", OPEN, str(device))
+    (bundle / "plan").write_text(plan.text())
+    program = [GUEST / "vmm", "create", "--bundle", bundle, "--pid-file", bundle / "pid", "x"]
+    quiet = subprocess.DEVNULL
+    subprocess.run(program, check=True, stdin=quiet, stdout=quiet, stderr=quiet, timeout=20)
+    deadline = time.monotonic() + 20
+    while not (bundle / "fault").exists() or not (bundle / "fault").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return (bundle / "fault").read_text().strip()
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o660, 0o666])
+def test_a_device_is_its_own_whoever_may_open_it_on_the_host(base: Path, mode: int) -> None:
+    device = base / "dev" / "accelerator"
+    os.mknod(device, stat.S_IFCHR | mode, ZERO)
+    assert last_words(base / "bundle", device, seen=True) == f"opened {UID}"
+    info = device.stat()
+    assert (info.st_uid, stat.S_IMODE(info.st_mode)) == (0, mode & ~0o022)
+
+
+def test_a_device_that_it_is_not_shown_is_not_there(base: Path) -> None:
+    device = base / "dev" / "accelerator"
+    os.mknod(device, stat.S_IFCHR | 0o666, ZERO)
+    assert "No such file" in last_words(base / "bundle", device, seen=False)
