@@ -25,6 +25,7 @@ from bastide.runtime import (
     Feature,
     Listing,
     Measuring,
+    MemoryWatching,
     Pausing,
     Phase,
     Reopening,
@@ -358,6 +359,7 @@ async def test_memory_limit_is_told(place: Place, script: str, code: int) -> Non
 
 
 async def test_memory_that_runs_out_is_told_as_it_happens(place: Place) -> None:
+    assert isinstance(place.runtime, MemoryWatching)
     if place.runtime.name == "runsc":
         return  # it ends with the first process that it met
     limit = HostConfig(memory=32 << 20, memory_swap=32 << 20)

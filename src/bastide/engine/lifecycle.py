@@ -35,7 +35,7 @@ from bastide.model.errors import (
     Unsupported,
 )
 from bastide.model.process import Bundle, Root
-from bastide.runtime import Exit, Feature, Pausing, Phase, Runtime, Snapshotting
+from bastide.runtime import Exit, Feature, MemoryWatching, Pausing, Phase, Runtime, Snapshotting
 
 log = logging.getLogger("bastide.engine")
 
@@ -213,14 +213,16 @@ class Lifecycle:
     def _watch(self, container: Container) -> None:
         """Follow a running process to its end, and its health meanwhile."""
         self._tasks.spawn(self._supervise(container), f"supervise {container.id}")
-        if container.host_config.memory or container.isolation == Isolation.VM:
-            self._tasks.spawn(self._follow_memory(container), f"memory of {container.id}")
+        runtime = self._backends.runtime(container.runtime)
+        limited = container.host_config.memory or container.isolation == Isolation.VM
+        if limited and isinstance(runtime, MemoryWatching):
+            self._tasks.spawn(self._follow_memory(runtime, container), f"memory of {container.id}")
         self.health.begin(container)
 
-    async def _follow_memory(self, container: Container) -> None:
+    async def _follow_memory(self, runtime: MemoryWatching, container: Container) -> None:
         """Tell of memory that ran out as it happens: who was killed need not be the main process."""
         with suppress(NotFound):
-            if not await self._backends.runtime(container.runtime).memory_ran_out(container.id):
+            if not await runtime.memory_ran_out(container.id):
                 return
         present = self._ledger.get(container.id)
         if present is not None and present.state.running and not present.state.oom_killed:

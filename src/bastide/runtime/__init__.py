@@ -185,10 +185,6 @@ class Runtime(abc.ABC):
         """Wait for the process to end; output is complete and logged by then. May be called by many."""
 
     @abc.abstractmethod
-    async def memory_ran_out(self, container: str) -> bool:
-        """Wait until any of its processes is killed for want of memory; False when it is deleted before that."""
-
-    @abc.abstractmethod
     async def resize(self, container: str, size: TerminalSize, exec_id: str | None = None) -> None:
         """Tell the terminal its new size."""
 
@@ -218,6 +214,14 @@ class Reopening(Protocol):
 
     async def reopen_log(self, container: str) -> None:
         """Write to a new file at the log's path from now on."""
+
+
+@runtime_checkable
+class MemoryWatching(Protocol):
+    """Runtimes that tell of memory that runs out as it happens; `wait` tells it at the end."""
+
+    async def memory_ran_out(self, container: str) -> bool:
+        """Wait until any of its processes is killed for want of memory; False when it is deleted before that."""
 
 
 @runtime_checkable

@@ -310,10 +310,7 @@ class Qemu(Runtime, name="qemu", isolation=Isolation.VM):
             self._warming.pop((wanted, base), None)
 
     async def _launch(self, bundle: Bundle, wanted: Machine, *, ram: Path, state: Path, resync: bool = False) -> None:
-        """Have conmon and the monitor restore a VM; it need not have come up when this returns.
-
-        `resync`: it was saved while its streams were in use.
-        """
+        """Have conmon and the monitor restore a VM, which may come up later; `resync`: its streams were in use."""
         root = bundle.root
         assert isinstance(root, DiskRoot)
         uid = self._uids.take(bundle.id)
