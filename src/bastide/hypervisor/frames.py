@@ -60,6 +60,7 @@ class Tell(enum.IntEnum):
     STDERR = 37
     EXIT = 38
     WINDOW = 39
+    OOM = 40
 
 
 class ErrorKind(enum.IntEnum):

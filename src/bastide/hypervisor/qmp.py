@@ -17,8 +17,8 @@ from bastide.model.errors import GuestError, HostError, NotFound, Unavailable
 _TIMEOUT = 30.0
 _UNLIMITED = 1 << 40
 """Bytes a second that a state is written with: as fast as the disk takes it."""
-_DEVICES, _DEVICES_LIMIT = 99, 32 << 20
-"""The set of descriptors for the devices' state, a number that no disk has, and the most bytes that it may take."""
+_DEVICES_LIMIT = 32 << 20
+"""The most bytes that the devices' state may take."""
 TAP, PORT = "net", "port"
 """What the ids of a NIC's tap, and of the hub's port before it, begin with; the NIC's number follows."""
 IGNORE_SHARED: list[dict[str, object]] = [{"capability": "x-ignore-shared", "state": True}]
@@ -90,13 +90,14 @@ class Monitor:
         end = os.open(f"/proc/self/fd/{file}", os.O_WRONLY | os.O_CLOEXEC)
         try:
             self._pass(end, "a file for the devices")
-            added = await self.execute("add-fd", {"fdset-id": _DEVICES})
+            # A set of its own: a daemon that was killed may have left one.
+            added = await self.execute("add-fd")
             try:
                 # Made for Xen, and all that a state is whose memory is kept elsewhere (migration's qapi schema).
-                place = {"filename": f"/dev/fdset/{_DEVICES}", "live": False}
+                place = {"filename": f"/dev/fdset/{added['fdset-id']}", "live": False}
                 await self.execute("xen-save-devices-state", place)
             finally:
-                await self.execute("remove-fd", {"fdset-id": _DEVICES, "fd": added["fd"]})
+                await self.execute("remove-fd", {"fdset-id": added["fdset-id"]})
             if os.fstat(file).st_size > _DEVICES_LIMIT:
                 raise GuestError("the state of the virtual machine's devices is too large")
             return os.pread(file, _DEVICES_LIMIT, 0)

@@ -77,7 +77,8 @@ async def write(
     `lasting` has no digests, and its memory's file is where the VM has it, while it runs: only who has what this
     returns can read it. Gives the files as they were written.
 
-    Raises ResourceExhausted, HostError, Unavailable, GuestError; then the VM goes on and nothing usable is left.
+    Raises ResourceExhausted, HostError, Unavailable, GuestError, Conflict; then the VM goes on and nothing usable
+    is left.
     """
     pid = await blocking(_hypervisor, home)
     async with qmp.connect(home / "qmp.sock") as monitor:
@@ -100,11 +101,11 @@ async def write(
 
 
 def _hypervisor(home: Path) -> int:
-    """The pid of a VM's QEMU. Raises NotFound."""
+    """The pid of a VM's QEMU. Raises Conflict."""
     try:
         return int((home / HYPERVISOR).read_text())
     except (OSError, ValueError) as error:
-        raise NotFound("the virtual machine has ended") from error
+        raise Conflict("the virtual machine was started by an older bastide: restart it to save it") from error
 
 
 def _write(pid: int, uid: int, size: int, directory: Path, devices: bytes, *, lasting: bool) -> None:
