@@ -113,14 +113,22 @@ int main(int argc, char **argv)
 	if (chdir(bundle) < 0)
 		fail("chdir %s: %s", bundle, strerror(errno));
 	plan_read(&plan, "plan");
-	int terminal = console ? make_terminal(console) : -1;
+	int terminal = console ? make_terminal(console) : -1, known[2];
+	char told;
+	if (pipe2(known, O_CLOEXEC) < 0)
+		fail("pipe: %s", strerror(errno));
 	pid_t pid = fork();
 	if (pid < 0)
 		fail("fork: %s", strerror(errno));
 	if (pid > 0) {
 		write_pid(pid_file, pid);
-		return 0;
+		return write(known[1], "", 1) == 1 ? 0 : 1;
 	}
+	/* Nobody would end a VM whose pid is written nowhere: the bundle may be removed at this moment. */
+	close(known[1]);
+	if (read(known[0], &told, 1) != 1)
+		return 1;
+	close(known[0]);
 	setsid();
 	if (terminal >= 0) {
 		for (int fd = 0; fd < 3; fd++)

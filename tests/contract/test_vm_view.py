@@ -59,6 +59,24 @@ def test_a_device_is_its_own_whoever_may_open_it_on_the_host(base: Path, mode: i
     assert (info.st_uid, stat.S_IMODE(info.st_mode)) == (0, mode & ~0o022)
 
 
+def test_no_vm_is_left_whose_pid_cannot_be_written(base: Path) -> None:
+    """As when the bundle is removed while a daemon that was killed was about to start it."""
+    plan, bundle = Plan(UID), base / "bundle"
+    plan.vendor(Path("agent.sock"))
+    plan.agent()
+    plan.stdio()
+    for path in ("/usr", "/lib", "/lib64"):
+        plan.view(Path(path))
+    plan.arguments("/usr/bin/sleep", "1000")
+    (bundle / "plan").write_text(plan.text())
+    program = [GUEST / "vmm", "create", "--bundle", bundle, "--pid-file", base / "gone" / "pid", "x"]
+    done = subprocess.run(program, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 1
+    assert "No such file or directory" in done.stderr
+    left = subprocess.run(["pgrep", "-f", str(bundle)], capture_output=True, text=True, check=False)
+    assert not left.stdout
+
+
 def test_a_device_that_it_is_not_shown_is_not_there(base: Path) -> None:
     device = base / "dev" / "accelerator"
     os.mknod(device, stat.S_IFCHR | 0o666, ZERO)
