@@ -204,9 +204,7 @@ async def test_a_saved_vm_goes_on_as_another(vm: Place, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["ram", "state", "upper", "manifest"])
 async def test_a_saved_state_that_was_altered_is_refused(vm: Place, tmp_path: Path, name: str) -> None:
-    runtime = vm.runtime
-    assert isinstance(runtime, Snapshotting)
-    container, _ = await vm.start("sleep", "100")
+    runtime, container = await sleeper(vm)
     await runtime.save(container, tmp_path)
     # The memory's file is the template's: another one takes its place.
     disks.copy_sparse(tmp_path / name, tmp_path / "copy")
@@ -221,9 +219,7 @@ async def test_a_saved_state_that_was_altered_is_refused(vm: Place, tmp_path: Pa
 
 
 async def test_what_is_not_to_last_is_nobody_elses(vm: Place, tmp_path: Path) -> None:
-    runtime = vm.runtime
-    assert isinstance(runtime, Snapshotting)
-    container, _ = await vm.start("sleep", "100")
+    runtime, container = await sleeper(vm)
     await runtime.save(container, tmp_path, lasting=False)
     bundle = await vm.bundle("unused")
     another = type(vm.runtime)(vm.runtime.settings)
@@ -234,12 +230,17 @@ async def test_what_is_not_to_last_is_nobody_elses(vm: Place, tmp_path: Path) ->
     assert (await vm.exec(bundle.id, "true"))[0].code == 0
 
 
-async def test_a_saved_vm_shares_the_memory_that_it_began_with(vm: Place, tmp_path: Path) -> None:
-    runtime = vm.runtime
-    assert isinstance(runtime, Snapshotting)
+async def sleeper(vm: Place) -> tuple[Snapshotting, str]:
+    """A VM that does nothing, and its runtime."""
+    assert isinstance(vm.runtime, Snapshotting)
     container, _ = await vm.start("sleep", "100")
+    return vm.runtime, container
+
+
+async def test_a_saved_vm_shares_the_memory_that_it_began_with(vm: Place, tmp_path: Path) -> None:
+    runtime, container = await sleeper(vm)
     await runtime.save(container, tmp_path)
-    templates = [path.stat().st_ino for path in runtime.settings.data_root.glob("templates/*/ram")]
+    templates = [path.stat().st_ino for path in vm.runtime.settings.data_root.glob("templates/*/ram")]
     assert (tmp_path / "ram").stat().st_ino in templates
     assert (tmp_path / "state").stat().st_size < (tmp_path / "ram").stat().st_blocks * 512 / 2
     clone = await vm.bundle("unused")
@@ -255,10 +256,8 @@ async def test_a_saved_vm_shares_the_memory_that_it_began_with(vm: Place, tmp_pa
 
 
 async def test_a_saved_vm_outlives_its_template(vm: Place, tmp_path: Path) -> None:
-    runtime = vm.runtime
-    assert isinstance(runtime, Snapshotting)
-    container, _ = await vm.start("sleep", "100")
-    for path in runtime.settings.data_root.glob("templates/*/ram"):
+    runtime, container = await sleeper(vm)
+    for path in vm.runtime.settings.data_root.glob("templates/*/ram"):
         path.unlink()
     await runtime.save(container, tmp_path)
     clone = await vm.bundle("unused")
@@ -267,9 +266,7 @@ async def test_a_saved_vm_outlives_its_template(vm: Place, tmp_path: Path) -> No
 
 
 async def test_a_state_of_an_older_form_is_refused(vm: Place, tmp_path: Path) -> None:
-    runtime = vm.runtime
-    assert isinstance(runtime, Snapshotting)
-    container, _ = await vm.start("sleep", "100")
+    runtime, container = await sleeper(vm)
     await runtime.save(container, tmp_path)
     manifest = tmp_path / "manifest"
     manifest.write_bytes(manifest.read_bytes().replace(b'"form":2', b'"form":1'))
@@ -277,6 +274,16 @@ async def test_a_state_of_an_older_form_is_refused(vm: Place, tmp_path: Path) ->
         await runtime.restore(await vm.bundle("unused"), tmp_path)
     with pytest.raises(BastideError):
         await runtime.check_saved(tmp_path)
+
+
+async def test_a_vm_of_an_older_bastide_is_not_saved(vm: Place, tmp_path: Path) -> None:
+    """Its monitor has not told which process is QEMU."""
+    runtime, container = await sleeper(vm)
+    (vm.runtime.settings.run_root / "qemu" / "bundles" / container / "hypervisor").unlink()
+    with pytest.raises(Conflict, match="restart it"):
+        await runtime.save(container, tmp_path)
+    assert not list(tmp_path.iterdir())
+    assert (await vm.exec(container, "echo", "here"))[1] == "here\n"
 
 
 async def test_pause_flushes_the_disk_for_a_copy(vm: Place) -> None:

@@ -69,8 +69,9 @@ def test_an_unknown_snapshot(daemon: Daemon, name: str) -> None:
 
 def test_the_networks_that_it_was_connected_to_while_it_ran(daemon: Daemon, name: str) -> None:
     daemon.ok("network", "create", "meadow")
-    daemon.ok("network", "connect", "meadow", name)
+    daemon.ok("network", "connect", "--link-local-ip", "169.254.7.7", "meadow", name)
     daemon.ok("network", "disconnect", "bridge", name)
+    assert "169.254.7.7/" in daemon.ok("exec", name, "ip", "addr")
     daemon.ok("snapshot", "create", name, "one")
     daemon.ok("clone", name, "copy")
     daemon.ok("snapshot", "restore", name, "one")
@@ -80,6 +81,7 @@ def test_the_networks_that_it_was_connected_to_while_it_ran(daemon: Daemon, name
     assert [list(networks) for networks in own] == [["meadow"], ["meadow"]]
     assert own[0]["meadow"]["IPAddress"] != own[1]["meadow"]["IPAddress"]
     assert own[0]["meadow"]["MacAddress"] != own[1]["meadow"]["MacAddress"]
+    assert "169.254.7.7/" not in daemon.ok("exec", "copy", "ip", "addr"), "it has none of the other's addresses"
     for one, other in ((name, "copy"), ("copy", name)):
         assert "1 packets received" in daemon.ok("exec", one, "ping", "-c1", "-w10", other)
     daemon.clear()

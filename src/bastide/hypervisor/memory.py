@@ -8,6 +8,7 @@ same file again and has them put over it. What the guest has not touched is in o
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import struct
@@ -92,10 +93,8 @@ def _areas(maps: Iterator[str], size: int) -> list[_Area]:
             files.setdefault((device, inode), []).append((start, end, int(offset, 16)))
     for areas in files.values():
         areas.sort(key=lambda area: area[2])
-        at = 0
-        for start, end, place in areas:
-            at += end - start if place == at else 0
-        if at == size and sum(end - start for start, end, _ in areas) == size:
+        ends = [*itertools.accumulate((end - start for start, end, _ in areas), initial=0)]
+        if ends[-1] == size and [offset for _, _, offset in areas] == ends[:-1]:
             return areas
     raise GuestError("the virtual machine's memory is not mapped as it was told to")
 

@@ -44,7 +44,7 @@ def _processor(machine: Machine) -> str:
 
 _FORM = 2
 _SPARSE = ("ram", "upper")
-HYPERVISOR = "hypervisor"
+_HYPERVISOR = "hypervisor"
 """The file in a VM's directory that says which process is its QEMU (monitor/vmm.c)."""
 Seen = tuple[tuple[int, int, int], ...]
 """The files of a saved state, by inode, size and time of change: while these are the same, so is what is in them."""
@@ -103,7 +103,7 @@ async def write(
 def _hypervisor(home: Path) -> int:
     """The pid of a VM's QEMU. Raises Conflict."""
     try:
-        return int((home / HYPERVISOR).read_text())
+        return int((home / _HYPERVISOR).read_text())
     except (OSError, ValueError) as error:
         raise Conflict("the virtual machine was started by an older bastide: restart it to save it") from error
 
